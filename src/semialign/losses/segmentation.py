@@ -1,0 +1,29 @@
+"""Cross-entropy and the sum that trains on labels: cross-entropy and Dice from one softmax."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from semialign.losses.dice import soft_dice
+
+
+def cross_entropy(logits: Tensor, target: Tensor, *, weights: Tensor | None = None) -> Tensor:
+    """Return the mean cross-entropy of ``logits`` (B, C, *S) at ``target`` (B, *S); voxels of -1 count nowhere.
+
+    ``weights`` (B, *S): per-voxel factors; the mean is over all annotated voxels. 0 where nothing is annotated.
+    """
+    voxelwise = F.cross_entropy(logits.float(), target, ignore_index=-1, reduction="none")
+    if weights is not None:
+        voxelwise = voxelwise * weights
+    return voxelwise.sum() / (target >= 0).sum().clamp(min=1)
+
+
+def dice_ce(
+    logits: Tensor, target: Tensor, *, squared: bool = False, per_sample: bool = False, background: bool = False
+) -> Tensor:
+    """Return ``(cross-entropy + Dice loss) / 2`` of ``logits`` (B, C, *S) at ``target`` (B, *S); -1 counts nowhere.
+
+    The Dice is over the foreground classes and the batch unless told otherwise; see :func:`soft_dice`.
+    """
+    logits = logits.float()
+    dice = soft_dice(logits.softmax(1), target, squared=squared, per_sample=per_sample, background=background)
+    return 0.5 * (cross_entropy(logits, target) + dice)

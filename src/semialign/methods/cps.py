@@ -1,0 +1,67 @@
+"""Cross pseudo supervision (CPS, Chen et al., CVPR 2021) for segmentation."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from semialign.common.types import Batch, Progress, StepOutput, View
+from semialign.data.transforms import strong
+from semialign.losses.segmentation import cross_entropy, dice_ce
+from semialign.methods.base import Method
+from semialign.methods.mean_teacher import ramp_of
+
+
+@dataclass(frozen=True)
+class CrossPseudoSettings:
+    """Settings of ``cps``."""
+
+    weight: float = 0.1
+    """Of the cross supervision, at the end of its ramp-up."""
+    rampup_steps: int | None = None
+    """Steps of the sigmoid ramp-up (default: 0.4 of the run)."""
+    on_labelled: bool = False
+    """Whether the networks supervise each other on labelled patches too, as the paper does (SSL4MIS does not)."""
+    strong: bool = False
+    """Whether the networks see their unlabelled patches under strong intensity augmentation."""
+
+
+class CrossPseudoSupervision(Method):
+    """Two networks, started differently; each learns labels and the other's hard predictions."""
+
+    Settings = CrossPseudoSettings
+    settings: CrossPseudoSettings
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self.first = self.student("kaiming")
+        self.second = self.student("xavier")
+
+    def losses(self, batch: Batch, progress: Progress) -> StepOutput:
+        """Return both supervised losses and the cross supervision of both networks."""
+        labelled = len(batch.image_l)
+        image = torch.cat([batch.image_l, strong(batch.image_u) if self.settings.strong else batch.image_u])
+        outputs = [self.first(image), self.second(image)]
+        unlabelled = torch.full((len(batch.image_u), *image.shape[2:]), -1, device=image.device)
+        label = torch.cat([batch.label_l, unlabelled])
+        names = ("first", "second")
+        losses = {
+            f"supervised {name}": dice_ce(output.logits[:labelled], batch.label_l)
+            for name, output in zip(names, outputs, strict=True)
+        }
+        views = [
+            View(n, net, image, o, label) for n, net, o in zip(names, (self.first, self.second), outputs, strict=True)
+        ]
+        log: dict[str, float] = {}
+        start = 0 if self.settings.on_labelled else labelled
+        if len(image) > start:
+            log["ramp"] = ramp_of(self.settings.rampup_steps, progress)
+            one, other = (output.logits[start:] for output in outputs)
+            cross = cross_entropy(one, other.argmax(1)) + cross_entropy(other, one.argmax(1))
+            losses["cross"] = self.settings.weight * log["ramp"] * cross
+        return StepOutput(losses, views, log)
+
+    def predict(self, image: Tensor) -> Tensor:
+        """Return the softmax of the mean of both networks' logits."""
+        mean: Tensor = (self.first(image).logits.float() + self.second(image).logits.float()) / 2
+        return mean.softmax(1)

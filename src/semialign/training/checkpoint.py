@@ -1,0 +1,55 @@
+"""Checkpoints: written whole or not at all, loaded as weights alone, checked before use."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from semialign.common.errors import UserError
+from semialign.common.files import written_whole
+
+VERSION = 1
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write ``state`` (tensors and plain values) to ``path``; killed at any moment, the old or the new file stands."""
+    with written_whole(path) as temporary:
+        try:
+            torch.save({"version": VERSION, **state}, temporary)
+        except RuntimeError as error:  # torch reports a full disk as a failed write of its archive
+            raise OSError(28, "No space left on device") from error
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the processor.
+
+    Raises :class:`UserError` where it is missing, damaged, of another version, or carries code (never executed:
+    ``weights_only``).
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such checkpoint; was the run started?")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        if "weights_only" in str(error).lower() or "Unsupported" in str(error):
+            raise UserError(f"{path}: holds more than weights (it could run code); not loaded") from error
+        raise UserError(f"{path}: not a readable checkpoint; use another, or train again") from error
+    if not isinstance(state, dict) or state.get("version") != VERSION:
+        found = state.get("version") if isinstance(state, dict) else None
+        raise UserError(f"{path}: of version {found}, this semialign reads {VERSION}; train again")
+    return dict(state)
+
+
+def load_weights(module: torch.nn.Module, weights: dict[str, Any], path: Path) -> None:
+    """Load ``weights`` into ``module``; every name and shape must match, or :class:`UserError` names the first."""
+    own = module.state_dict()
+    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    apart = [n for n in own.keys() & weights.keys() if own[n].shape != weights[n].shape]
+    if missing or extra:
+        raise UserError(f"{path}: of another method or network ('{(missing + extra)[0]}' is in one of them only)")
+    if apart:
+        raise UserError(
+            f"{path}: '{apart[0]}' is {list(weights[apart[0]].shape)}, here {list(own[apart[0]].shape)}: "
+            "another number of classes or another plan"
+        )
+    module.load_state_dict(weights)

@@ -1,0 +1,245 @@
+"""``train``: from a data set and a method's name to a finished run folder."""
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from semialign import __version__
+from semialign.common.errors import UserError, closest
+from semialign.common.files import make_folder, read_yaml, write_json, write_yaml
+from semialign.config import TrainingSettings, from_mapping, merge, to_mapping
+from semialign.data.prepare import Prepared, prepare
+from semialign.data.splits import Split, write_split
+
+Say = Callable[[str, int, int], None]
+
+
+def train(
+    data: Path,
+    *,
+    method: str | None = None,
+    recipe: str | None = None,
+    split: Path | Split | None = None,
+    prepared: Path | None = None,
+    output: Path | None = None,
+    init: Path | None = None,
+    resume: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    accelerator: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
+    report: bool = True,
+    progress: Say | None = None,
+) -> Path:
+    """Train on ``data`` and return the run folder.
+
+    ``settings``: any field of :class:`TrainingSettings`, of the method's own settings, or ``plugin.key``; they lie over
+    the recipe's. ``prepared``: where the prepared data lie or go (see :func:`prepare`). ``init``: a run whose weights
+    this one starts from. ``resume``: go on with ``output`` from its last checkpoint, with the settings it was started
+    with. Raises :class:`UserError` for anything the user can mend.
+    """
+    import torch
+
+    name, training, own, plugins = resolve(method, recipe, settings or {})
+    fabric = _fabric(accelerator, devices, nodes, training.precision)
+    say = progress if progress is not None and fabric.is_global_zero else None
+    if fabric.is_global_zero:
+        prepare(data, split, output=prepared, accelerator=accelerator, progress=say)
+    fabric.barrier()
+    ready = prepare(data, split, output=prepared, accelerator=accelerator)
+    run = Path(output) if output else Path("runs") / f"{ready.dataset.name}-{name}-{ready.folder.name}-{training.seed}"
+    described = _describe(ready, name, training, own, plugins)
+    state = _open_run(run, described, resume, fabric)
+    if state is not None:
+        described = {key: state[key] for key in described}
+        name, own, plugins = state["method"], state["method_settings"], state["plugins"]
+        training = from_mapping(TrainingSettings, state["training"], str(run / "last.pt"))
+    _notes(ready, name)
+
+    from semialign.common.seeding import seed_step
+    from semialign.methods.base import build_method
+    from semialign.networks.build import network_of_plan
+    from semialign.training.checkpoint import load_checkpoint, load_weights
+    from semialign.training.loop import Loop
+
+    seed_step(training.seed, "start")
+    built = build_method(name, lambda: network_of_plan(ready.plan, ready.dataset.num_classes), own, plugins)
+    if init is not None and state is None:
+        path = Path(init) / "best.pt" if (Path(init) / "best.pt").exists() else Path(init) / "last.pt"
+        load_weights(built, load_checkpoint(path)["model"], path)
+    if fabric.device.type == "cpu" and fabric.world_size > 1:
+        torch.set_num_threads(max(1, torch.get_num_threads() // fabric.world_size))
+    loop = Loop(
+        fabric,
+        built,
+        ready,
+        training,
+        run=run,
+        describe=described,
+        workers=_workers(training),
+        state=state,
+        progress=say,
+    )
+    _tensorboard(fabric, run)
+    place = loop.run_all()
+    if fabric.is_global_zero:
+        _finish(run, ready, place, described, report)
+    fabric.barrier()
+    return run
+
+
+def resolve(
+    method: str | None, recipe: str | None, settings: Mapping[str, Any]
+) -> tuple[str, TrainingSettings, dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return method, training settings, the method's own and the plug-ins' settings, every key checked.
+
+    Raises :class:`UserError` for an unknown method, recipe, plug-in or key, with the nearest name.
+    """
+    from semialign.methods.base import NoSettings, method_class, plugin_class
+    from semialign.recipes.load import load_recipe
+
+    values = merge(load_recipe(recipe) if recipe else {}, settings, {"method": method} if method else {})
+    values.pop("description", None)
+    name = str(values.get("method", TrainingSettings.method))
+    kind = method_class(name)
+    plugins = values.get("plugins", [])
+    plugins = [plugins] if isinstance(plugins, str) else list(plugins)
+    general = {field.name for field in fields(TrainingSettings)}
+    of_method = {field.name for field in fields(kind.Settings)}
+    for key in values:
+        if key not in general | of_method | set(plugins):
+            raise UserError(f"unknown key '{key}'{closest(str(key), general | of_method | set(plugins))}")
+    training = from_mapping(
+        TrainingSettings,
+        {k: v for k, v in values.items() if k in general} | {"method": name, "plugins": plugins},
+        "training",
+    )
+    own = to_mapping(from_mapping(kind.Settings, {k: v for k, v in values.items() if k in of_method}, name))
+    its = {
+        p: to_mapping(from_mapping(getattr(plugin_class(p), "Settings", NoSettings), values.get(p, {}), p))
+        for p in plugins
+    }
+    if plugins and not kind.takes_plugins:
+        raise UserError(f"method {name} takes no plug-ins; leave out --plugin {plugins[0]}")
+    if training.steps < 1 or (training.minutes is not None and training.minutes <= 0):
+        raise UserError("steps and minutes must be more than 0")
+    return name, training, own, its
+
+
+def _fabric(accelerator: str, devices: int, nodes: int, precision: str) -> Any:
+    from datetime import timedelta
+
+    import torch
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies import DDPStrategy
+
+    from semialign.inference.model import _device, has_bfloat16
+
+    device = _device(accelerator)
+    low = {"auto": has_bfloat16(device), "bf16": True, "float32": False}
+    if precision not in low:
+        raise UserError(f"precision '{precision}'{closest(precision, low)}")
+    if device.type == "cuda" and devices > torch.cuda.device_count():
+        raise UserError(f"--devices {devices}: only {torch.cuda.device_count()} GPUs are seen here")
+    # Preparing is done by the first rank; on a large data set the others wait for hours.
+    strategy: Any = DDPStrategy(timeout=timedelta(hours=12)) if devices * nodes > 1 else "auto"
+    fabric = Fabric(
+        accelerator=device.type,
+        devices=devices,
+        num_nodes=nodes,
+        strategy=strategy,
+        precision="bf16-mixed" if low[precision] else "32-true",
+    )
+    fabric.launch()
+    return fabric
+
+
+def _tensorboard(fabric: Any, run: Path) -> None:
+    from lightning_fabric.loggers import TensorBoardLogger
+
+    fabric._loggers = [TensorBoardLogger(run, name="tensorboard", version="")]
+
+
+def _describe(
+    ready: Prepared, name: str, training: TrainingSettings, own: dict[str, Any], plugins: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "semialign": __version__,
+        "method": name,
+        "training": to_mapping(training),
+        "method_settings": own,
+        "plugins": plugins,
+        "plan": to_mapping(ready.plan),
+        "class_names": ready.dataset.class_names,
+        "channel_names": list(ready.dataset.channel_names),
+    }
+
+
+def _open_run(run: Path, described: dict[str, Any], resume: bool, fabric: Any) -> dict[str, Any] | None:
+    from semialign.training.checkpoint import load_checkpoint
+
+    last = run / "last.pt"
+    if resume:
+        if last.exists():
+            state = load_checkpoint(last)
+            for key in ("class_names", "plan"):
+                if state[key] != described[key]:
+                    raise UserError(
+                        f"{last}: was made with other {key.replace('_', ' ')}; prepare as before or start anew"
+                    )
+            return state
+        if not (run / "config.yaml").exists():
+            raise UserError(f"{run}: no run to resume; leave out --resume")
+        described.update(read_yaml(run / "config.yaml"))
+        return None
+    if last.exists() or (run / "config.yaml").exists():
+        raise UserError(f"{run}: holds a run already; add --resume to go on with it, or choose another --output")
+    if fabric.is_global_zero:
+        make_folder(run)
+        write_yaml(run / "config.yaml", described)
+    fabric.barrier()
+    return None
+
+
+def _notes(ready: Prepared, name: str) -> None:
+    import warnings
+
+    from semialign.methods.base import method_class
+
+    kind = method_class(name)
+    if not ready.split.unlabelled and any(kind.stage_settings(None, s).uses_unlabelled for s in kind.stages):  # type: ignore[arg-type]
+        warnings.warn(f"no unlabelled case: {name} trains on labels alone", stacklevel=3)
+
+
+def _workers(training: TrainingSettings) -> int:
+    import os
+
+    if training.workers is not None:
+        return training.workers
+    return max(1, min(8, len(os.sched_getaffinity(0)) - 1 if hasattr(os, "sched_getaffinity") else 1))
+
+
+def _finish(run: Path, ready: Prepared, place: Any, described: dict[str, Any], report: bool) -> None:
+    import resource
+
+    import torch
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+    write_split(run / "split.json", ready.split)
+    write_json(run / "fingerprint.json", ready.fingerprint)
+    write_json(
+        run / "result.json",
+        {
+            "method": described["method"],
+            "steps": place.steps_done,
+            "training_seconds": round(place.seconds, 2),
+            "best_validation_dice": place.best if place.best >= 0 else None,
+            "peak_memory_bytes": int(peak),
+            "versions": {"semialign": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        },
+    )
+
+
+__all__ = ["replace", "resolve", "train"]
