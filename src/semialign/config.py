@@ -28,14 +28,14 @@ class TrainingSettings:
     """Optimiser steps; ``minutes`` takes precedence where it is given."""
     minutes: float | None = None
     """Training time; the number of steps is fixed from the time of the first ones."""
-    optimiser: str = "sgd"
-    """``sgd`` (momentum, Nesterov) or ``adamw``."""
-    learning_rate: float = 0.01
+    optimiser: str = "adamw"
+    """``adamw`` or ``sgd`` (momentum, Nesterov), the published recipes' own."""
+    learning_rate: float = 0.002
     """At step 0; it decays by ``(1 - t/T)^0.9``."""
     momentum: float = 0.9
     """Of SGD."""
-    weight_decay: float = 3e-5
-    """On all weights."""
+    weight_decay: float = 0.01
+    """On all weights; AdamW's is decoupled, SGD's is not (1e-4 there)."""
     lr_decay_steps: int | None = None
     """Steps after which the learning rate is 0 (default: ``steps``)."""
     warmup_steps: int = 0

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,11 @@ def train(
     _tensorboard(fabric, run)
     place = loop.run_all()
     if fabric.is_global_zero:
-        _finish(run, ready, place, described, report)
+        _finish(run, ready, place, described)
+        if report:
+            from semialign.evaluation.run_report import report_run
+
+            report_run(run, accelerator=accelerator, progress=say)
     fabric.barrier()
     return run
 
@@ -221,7 +225,7 @@ def _workers(training: TrainingSettings) -> int:
     return max(1, min(8, len(os.sched_getaffinity(0)) - 1 if hasattr(os, "sched_getaffinity") else 1))
 
 
-def _finish(run: Path, ready: Prepared, place: Any, described: dict[str, Any], report: bool) -> None:
+def _finish(run: Path, ready: Prepared, place: Any, described: dict[str, Any]) -> None:
     import resource
 
     import torch
@@ -229,6 +233,7 @@ def _finish(run: Path, ready: Prepared, place: Any, described: dict[str, Any], r
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
     write_split(run / "split.json", ready.split)
     write_json(run / "fingerprint.json", ready.fingerprint)
+    write_json(run / "data.json", {"name": ready.dataset.name, "root": str(ready.dataset.root.resolve())})
     write_json(
         run / "result.json",
         {
@@ -240,6 +245,3 @@ def _finish(run: Path, ready: Prepared, place: Any, described: dict[str, Any], r
             "versions": {"semialign": __version__, "torch": torch.__version__, "python": platform.python_version()},
         },
     )
-
-
-__all__ = ["replace", "resolve", "train"]

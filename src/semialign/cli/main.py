@@ -1,0 +1,61 @@
+"""``semialign COMMAND``: finds the command's file, parses its arguments with tyro, turns user errors into one line.
+
+A command's module is imported only when it is called, so that ``semialign --help`` answers at once.
+"""
+
+import importlib
+import sys
+
+COMMANDS = {
+    "phantom": ("phantom", "write a synthetic data set (CT-like 3D or lesion pictures) to try things on"),
+    "import": ("import_data", "bring a published data set into the layout"),
+    "split": ("split", "draw labelled, unlabelled, validation and test cases"),
+    "prepare": ("prepare", "check a data set, plan its training, write the fast store"),
+    "train": ("train", "train a model from labelled and unlabelled cases"),
+    "predict": ("predict", "segment new scans with a trained model"),
+    "evaluate": ("evaluate", "score predictions against labels"),
+    "report": ("report", "write a run's report page again"),
+    "bench": ("bench", "run a matrix of data sets, methods and seeds, and compare"),
+    "methods": ("methods", "list methods, plug-ins and recipes"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line ``argv`` (default: the process's own); returns the exit code, 2 for a user's mistake."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if argv[0] == "--version":
+        from semialign import __version__
+
+        print(f"semialign {__version__}")
+        return 0
+    from semialign.common.errors import UserError, require_known
+
+    try:
+        require_known(argv[0], COMMANDS, "command")
+        module = importlib.import_module(f"semialign.cli.{COMMANDS[argv[0]][0]}")
+        import tyro
+
+        module.run(tyro.cli(module.Arguments, prog=f"semialign {argv[0]}", args=argv[1:], description=module.__doc__))
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except SystemExit as stop:  # tyro's own: 0 after --help, 2 after a wrong option
+        return stop.code if isinstance(stop.code, int) else 2
+    return 0
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = ["usage: semialign COMMAND [--help] ...", "", "Segment medical images from a few labels.", ""]
+    lines += [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join([*lines, "", "semialign COMMAND --help explains a command's arguments."])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

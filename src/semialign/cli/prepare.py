@@ -1,0 +1,45 @@
+"""Check a data set, plan its training and write the store that training reads patches from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Arguments of ``semialign prepare``."""
+
+    data: tyro.conf.Positional[Path]
+    """The data set's folder."""
+    split: Path | None = None
+    """Split file (default: every case with a label trains)."""
+    output: Path | None = None
+    """Where to write (default: DATA/prepared/SPLIT)."""
+    workers: int | None = None
+    """Processes (default: one a core)."""
+    accelerator: str = "auto"
+    """What to plan for: auto, cpu or cuda."""
+
+
+def run(arguments: Arguments) -> None:
+    """Prepare and print what was found."""
+    from semialign.cli.screen import progress_bars
+    from semialign.data.prepare import prepare
+
+    with progress_bars() as progress:
+        done = prepare(
+            arguments.data,
+            arguments.split,
+            output=arguments.output,
+            workers=arguments.workers,
+            accelerator=arguments.accelerator,
+            progress=progress,
+        )
+    for warning in done.fingerprint["warnings"]:
+        print(f"note: {warning}")
+    parts = ", ".join(f"{n} {part}" for part, n in done.fingerprint["parts"].items())
+    plan = done.plan
+    print(f"{done.dataset.name}: {parts}; patches of {' x '.join(map(str, plan.patch_size))}", end="")
+    print(f" at {' x '.join(f'{s:g}' for s in plan.spacing)} mm" if plan.spacing else "")
+    print(f"plan: {done.folder / 'plan.yaml'}")

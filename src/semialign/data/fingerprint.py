@@ -1,0 +1,86 @@
+"""The fingerprint: what the training images look like. Labels are opened for labelled and validation cases alone."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from semialign.common.seeding import numpy_rng
+from semialign.data.dataset import Case, Dataset, check_label, read_case
+from semialign.data.geometry import canonical_shape, canonical_spacing
+from semialign.data.image_io import read_label
+
+SAMPLES = 10_000
+OUTLIER = 100.0
+
+
+def fingerprint_case(dataset: Dataset, case: Case, labelled: bool) -> dict[str, Any]:
+    """Check one case and describe it; ``labelled`` opens its label.
+
+    Returns size and spacing (canonical axes), per channel percentiles and a sample of intensities (from the foreground
+    where there is a label), voxels per class, and warnings. Raises :class:`UserError` for a faulty file.
+    """
+    image = read_case(case, len(dataset.channel_names))
+    warnings = [f"{case.images[0].name}: {text}" for channel in image.array if (text := _outlier(channel)) is not None]
+    counts: list[int] | None = None
+    mask = np.ones(image.grid.shape, bool)
+    if labelled and case.label is not None:
+        label, grid = read_label(case.label)
+        check_label(case.label, label, grid, image.grid, dataset)
+        counts = [int((label == value).sum()) for value in range(dataset.num_classes)]
+        foreground = (label > 0) & (label < dataset.num_classes)
+        # CT windows follow the labelled structures; a picture's channels are described as a whole.
+        mask = foreground if foreground.any() and not image.grid.picture else mask
+        if not any(counts[1:]):
+            warnings.append(f"{case.label.name}: holds background alone")
+    rng = numpy_rng("fingerprint", case.id)
+    where = np.flatnonzero(mask)
+    where = where if len(where) <= SAMPLES else where[rng.integers(0, len(where), SAMPLES)]
+    return {
+        "case": case.id,
+        "picture": image.grid.picture,
+        "size": list(canonical_shape(image.grid)),
+        "spacing": [round(float(s), 6) for s in canonical_spacing(image.grid)],
+        "percentiles": [[float(v) for v in np.percentile(c, [0, 0.5, 50, 99.5, 100])] for c in image.array],
+        "samples": [c.ravel()[where].astype(np.float32).tolist() for c in image.array],
+        "voxels": counts,
+        "warnings": warnings,
+    }
+
+
+def summarise(dataset: Dataset, cases: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Join the cases' descriptions; intensities come from labelled cases where there are any (all cases else)."""
+    labelled = [c for c in cases if c["voxels"] is not None] or list(cases)
+    intensities = []
+    for channel in range(len(dataset.channel_names)):
+        values = np.concatenate([np.asarray(c["samples"][channel], np.float32) for c in labelled])
+        low, high = np.percentile(values, [0.5, 99.5])
+        inside = np.clip(values, low, high)
+        intensities.append(
+            {"low": float(low), "high": float(high), "mean": float(inside.mean()), "std": float(inside.std())}
+        )
+    totals = np.sum([c["voxels"] for c in cases if c["voxels"] is not None] or [[0] * dataset.num_classes], axis=0)
+    sizes, spacings = np.array([c["size"] for c in cases]), np.array([c["spacing"] for c in cases])
+    return {
+        "picture": bool(cases[0]["picture"]),
+        "cases": len(cases),
+        "median_size": [float(v) for v in np.median(sizes, axis=0)],
+        "smallest_size": sizes.min(0).tolist(),
+        "largest_size": sizes.max(0).tolist(),
+        "median_spacing": [float(v) for v in np.median(spacings, axis=0)],
+        "smallest_spacing": spacings.min(0).tolist(),
+        "largest_spacing": spacings.max(0).tolist(),
+        "intensities": intensities,
+        "class_voxels": dict(zip(dataset.class_names, map(int, totals), strict=True)),
+        "class_frequencies": dict(zip(dataset.class_names, map(float, totals / max(totals.sum(), 1)), strict=True)),
+        "warnings": [w for c in cases for w in c["warnings"]],
+    }
+
+
+def _outlier(channel: np.ndarray) -> str | None:
+    low, middle, high = np.percentile(channel, [0.5, 50, 99.5])
+    spread = max(float(high - low), 1e-6)
+    top = float(np.abs(channel.astype(np.float32) - middle).max())
+    if top > OUTLIER * spread and high > low:
+        return f"an intensity lies {top / spread:.0f} times the usual range away from the rest; it is clipped"
+    return None

@@ -1,0 +1,118 @@
+"""From an image's own grid to the network's and back: orientation, spacing and size.
+
+Volumes are turned to the nearest RAS order of axes (canonical) and resampled to the plan's spacing; pictures are
+resampled to the plan's size. Nothing is interpolated for the orientation: axes are only swapped and flipped.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from semialign.common.errors import UserError
+from semialign.data.image_io import Grid, Image
+from semialign.data.resample import resize, resize_label
+
+
+class GeometryPlan(Protocol):
+    """What this module reads of a plan."""
+
+    @property
+    def dimensions(self) -> int:
+        """2 for pictures, 3 for volumes."""
+
+    @property
+    def spacing(self) -> tuple[float, ...] | None:
+        """Voxel size in mm along the canonical axes, or ``None`` to keep each volume's own."""
+
+    @property
+    def picture_size(self) -> tuple[int, ...] | None:
+        """Rows and columns of a picture, or ``None`` to keep each picture's own."""
+
+
+def require_fit(grid: Grid, plan: GeometryPlan) -> None:
+    """Raise :class:`UserError` where the image's dimensionality is not the plan's."""
+    if grid.picture and plan.dimensions != 2:
+        raise UserError("a picture, but the model is for volumes; give volumes (NIfTI, NRRD, MHA, DICOM series)")
+    if not grid.picture and plan.dimensions != 3:
+        raise UserError("a volume, but the model is for pictures; give pictures (PNG, JPG, TIFF)")
+
+
+def orientation(grid: Grid) -> np.ndarray:
+    """Return nibabel's orientation (3, 2) of a volume: for each of its axes the nearest RAS axis and the sign."""
+    import nibabel
+
+    return np.asarray(nibabel.orientations.io_orientation(grid.affine))
+
+
+def canonical_view(array: np.ndarray, grid: Grid) -> np.ndarray:
+    """Return a view of ``array`` (..., *S) on ``grid`` with its spatial axes in RAS order; writing to it writes there.
+
+    A picture is returned as it is.
+    """
+    if grid.picture:
+        return array
+    turn = orientation(grid)
+    lead = array.ndim - len(turn)
+    order = np.argsort(turn[:, 0]).astype(int)
+    view = array.transpose(*range(lead), *(lead + order))
+    flips: tuple[Any, ...] = tuple(slice(None, None, int(turn[axis, 1])) for axis in order)
+    return view[(..., *flips)]
+
+
+def canonical_shape(grid: Grid) -> tuple[int, ...]:
+    """Return the grid's size along the RAS axes (rows and columns for a picture)."""
+    return tuple(int(grid.shape[axis]) for axis in _canonical_order(grid))
+
+
+def canonical_spacing(grid: Grid) -> tuple[float, ...]:
+    """Return the grid's voxel size in mm along the RAS axes (pixels for a picture)."""
+    return tuple(grid.spacing[axis] for axis in _canonical_order(grid))
+
+
+def network_shape(grid: Grid, plan: GeometryPlan) -> tuple[int, ...]:
+    """Return the size (*S) that an image on ``grid`` has for the network. Errors as :func:`require_fit`."""
+    require_fit(grid, plan)
+    shape = canonical_shape(grid)
+    if grid.picture:
+        return shape if plan.picture_size is None else tuple(plan.picture_size)
+    if plan.spacing is None:
+        return shape
+    own = canonical_spacing(grid)
+    return tuple(max(1, round(n * s / t)) for n, s, t in zip(shape, own, plan.spacing, strict=True))
+
+
+def network_spacing(grid: Grid, plan: GeometryPlan) -> tuple[float, ...]:
+    """Return the voxel size in mm of the image as the network sees it; it covers the image's extent exactly.
+
+    It is the plan's spacing up to the rounding to whole voxels (pixels of the network's grid for a picture).
+    """
+    shape = network_shape(grid, plan)
+    own = zip(canonical_shape(grid), canonical_spacing(grid), shape, strict=True)
+    return tuple(1.0 if grid.picture else n * s / m for n, s, m in own)
+
+
+def to_network(image: Image, plan: GeometryPlan) -> np.ndarray:
+    """Return the image as the network sees it: float32 (C, *S), a new array. Errors as :func:`require_fit`."""
+    shape = network_shape(image.grid, plan)
+    # A copy even where nothing changes: normalisation works in place.
+    array = np.array(canonical_view(image.array, image.grid), np.float32, order="C")
+    return resize(array, shape)
+
+
+def label_to_network(
+    label: np.ndarray, grid: Grid, plan: GeometryPlan, *, num_classes: int | None = None
+) -> np.ndarray:
+    """Return a label (*S) on the network's grid, in its own integer type.
+
+    ``num_classes``: values outside 0..num_classes-1 (ignore) are taken from the nearest voxel; without it, only
+    negative ones are. Errors as :func:`require_fit`.
+    """
+    shape = network_shape(grid, plan)
+    classes = int(label.max()) + 1 if num_classes is None else num_classes
+    return np.ascontiguousarray(resize_label(canonical_view(label, grid), shape, classes))
+
+
+def _canonical_order(grid: Grid) -> list[int]:
+    if grid.picture:
+        return list(range(len(grid.shape)))
+    return [int(axis) for axis in np.argsort(orientation(grid)[:, 0])]

@@ -1,0 +1,134 @@
+"""The two-stream loader: labelled and unlabelled patches of a step, a function of seed, step and rank alone."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from semialign.common.seeding import derive_seed, numpy_rng, torch_rng
+from semialign.common.types import Batch
+from semialign.data.plan import Plan
+from semialign.data.store import Store, read_box
+from semialign.data.transforms import OUTSIDE, STRENGTHS, intensities, random_field, random_matrix, source_box, warp
+
+
+class TwoStream(Dataset[Batch]):
+    """Item ``step`` is that step's whole batch.
+
+    Cases are drawn without replacement, epoch by epoch, over all ranks together: two ranks see different cases of one
+    order. ``batch`` is (labelled, unlabelled) patches a rank; a stream without cases is empty.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        plan: Plan,
+        *,
+        labelled: Sequence[str],
+        unlabelled: Sequence[str],
+        batch: tuple[int, int],
+        seed: int,
+        stage: str = "train",
+        foreground: float = 0.5,
+        augmentation: str = "default",
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.store, self.plan = store, plan
+        self.cases = {"labelled": list(labelled), "unlabelled": list(unlabelled)}
+        self.batch = {"labelled": batch[0], "unlabelled": batch[1] if unlabelled else 0}
+        self.seed, self.stage, self.rank, self.world = seed, stage, rank, world
+        self.foreground = foreground
+        self.strength = STRENGTHS[augmentation]
+        self.spacing = plan.spacing or (1.0,) * plan.dimensions
+
+    def __getitem__(self, step: int) -> Batch:
+        """Return the batch of ``step``."""
+        image_l, label_l, index_l = self._stream("labelled", step)
+        image_u, _, index_u = self._stream("unlabelled", step)
+        return Batch(image_l, label_l, image_u, index_l, index_u)
+
+    def _stream(self, name: str, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        count = self.batch[name]
+        chosen = [self._case(name, (step * self.world + self.rank) * count + i) for i in range(count)]
+        images, labels = [], []
+        for i, index in enumerate(chosen):
+            rng = numpy_rng(self.seed, self.stage, step, self.rank, name, i)
+            image, label = self._patch(self.cases[name][index], rng, name == "labelled")
+            images.append(image)
+            if label is not None:
+                labels.append(label)
+        if not images:
+            empty = torch.zeros(0, len(self.plan.normalisation), *self.plan.patch_size)
+            return empty, torch.zeros(0, *self.plan.patch_size, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
+        generator = torch_rng(self.seed, self.stage, step, self.rank, name, "intensities")
+        # The unlabelled stream stays weak: its method makes the strong form, and the teacher needs the weak one.
+        strength = self.strength if name == "labelled" else STRENGTHS["none"]
+        image = intensities(torch.stack(images), strength, generator)
+        return image, torch.stack(labels) if labels else torch.zeros(0), torch.tensor(chosen)
+
+    def _case(self, name: str, position: int) -> int:
+        cases = len(self.cases[name])
+        epoch, place = divmod(position, cases)
+        return int(numpy_rng(self.seed, self.stage, name, "order", epoch).permutation(cases)[place])
+
+    def _patch(self, case: str, rng: np.random.Generator, labelled: bool) -> tuple[Tensor, Tensor | None]:
+        about, patch = self.store.about(case), np.array(self.plan.patch_size)
+        shape = np.array(about["shape"])
+        matrix = random_matrix(rng, self.strength, self.spacing, self.plan.mirror_axes)
+        field = random_field(rng, self.strength, patch.tolist())
+        centre = self._centre(rng, shape, patch, about["points"] if labelled else {})
+        low, high = (corner.tolist() for corner in source_box(matrix, centre, patch.tolist(), field))
+        box = torch.from_numpy(read_box(self.store.image(case), low, high, 0.0).astype(np.float32))
+        label = None
+        if labelled:
+            label = torch.from_numpy(read_box(self.store.label(case), low, high, OUTSIDE).astype(np.int64))
+        return warp(box, label, matrix, centre - np.array(low), patch.tolist(), field)
+
+    def _centre(
+        self, rng: np.random.Generator, shape: np.ndarray, patch: np.ndarray, points: dict[int, np.ndarray]
+    ) -> np.ndarray:
+        # Half-voxel centres for even patches, so that a patch without rotation falls on whole voxels.
+        half = (patch - 1) / 2
+        low, high = half, shape - 1 - half
+        middle = np.floor((shape - patch) / 2) + half
+        centre = np.where(high > low, low + np.floor(rng.random(len(shape)) * (high - low + 1)), middle)
+        if points and rng.random() < self.foreground:
+            of_class = points[sorted(points)[rng.integers(len(points))]]
+            point = of_class[rng.integers(len(of_class))] + (half % 1)
+            jitter = np.floor(rng.uniform(-0.25, 0.25, len(shape)) * patch)
+            centre = np.where(high > low, np.clip(point + jitter, low, np.maximum(low, high)), middle)
+        return np.asarray(centre)
+
+
+def batches(data: TwoStream, steps: range, workers: int) -> Iterator[Batch]:
+    """Yield the batches of ``steps`` in order; ``workers`` processes load ahead and change no number."""
+    loader: DataLoader[Any] = DataLoader(
+        data,
+        batch_size=None,
+        sampler=_Steps(steps),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_one_thread,
+        # DataLoader draws a base seed from here rather than from the global generator, whose state belongs to the step.
+        generator=torch.Generator().manual_seed(derive_seed(data.seed, "loader")),
+    )
+    yield from loader
+
+
+class _Steps(torch.utils.data.Sampler[int]):
+    def __init__(self, steps: range) -> None:
+        self.steps = steps
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,255 @@
+"""The plan: what preparing, network and loader do with a data set; a YAML file that a person can read and change."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semialign.common.errors import UserError
+from semialign.common.files import read_yaml, write_text
+from semialign.config import from_mapping, to_mapping
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How one channel's intensities become numbers near 0 with spread near 1."""
+
+    scheme: str
+    """``ct`` (fixed window, mean and spread), ``z-score`` (the case's own), ``picture`` (fixed mean and spread)."""
+    low: float | None = None
+    """``ct``: lower end of the window, HU."""
+    high: float | None = None
+    """``ct``: upper end of the window, HU."""
+    mean: float = 0.0
+    """``ct``, ``picture``: taken off."""
+    std: float = 1.0
+    """``ct``, ``picture``: divided by."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Written by ``semialign prepare``; edit ``plan.yaml`` and prepare again to change anything."""
+
+    dimensions: int
+    """2 for pictures, 3 for volumes."""
+    spacing: tuple[float, ...] | None
+    """Volumes: mm between voxels after resampling, along right-left, back-front, foot-head."""
+    picture_size: tuple[int, ...] | None
+    """Pictures: every picture is resized to these rows and columns; null leaves sizes alone."""
+    normalisation: tuple[Normalisation, ...]
+    """One a channel."""
+    patch_size: tuple[int, ...]
+    """What the network sees at once, voxels."""
+    widths: tuple[int, ...]
+    """Channels of the network's levels."""
+    strides: tuple[tuple[int, ...], ...]
+    """Step into each level along each axis."""
+    kernels: tuple[tuple[int, ...], ...]
+    """Kernel at each level along each axis."""
+    mirror_axes: tuple[int, ...]
+    """Axes that augmentation flips."""
+    batch_labelled: int
+    """Labelled patches a step."""
+    batch_unlabelled: int
+    """Unlabelled patches a step."""
+    made_for: str
+    """The hardware that sizes were chosen for."""
+    version: int = VERSION
+    """Of this file's form."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the hardware at hand allows."""
+
+    name: str
+    voxels: int
+    """Of a 3D patch."""
+    pixels: int
+    """Of a picture."""
+    widths: tuple[int, ...]
+    batch: int
+    """Pictures a stream a step; volumes take 2."""
+    coverage: float
+    """Coarsen volumes until a patch covers this share of the median one, at most by a factor of 2 an axis."""
+
+
+def budget_at_hand(accelerator: str = "auto") -> Budget:
+    """Return the budget for the processor or the GPU that is there.
+
+    The processor's is set for steps of a fifth of a second on two cores: there, context bought by coarser voxels is
+    worth more than detail. The GPU's follows its memory: a 3D U-Net of width 32 at bfloat16 takes some 5 kB a voxel.
+    """
+    import torch
+
+    if accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory
+        voxels = int(min(160**3, max(64**3, memory / (2 * 5_000 * 4))))
+        return Budget(f"gpu with {memory >> 30} GiB", voxels, 512 * 512, (32, 64, 128, 256, 320, 320), 8, 0.0)
+    return Budget("processor", 96_000, 256 * 256, (16, 32, 64, 128, 128, 128), 4, 0.25)
+
+
+def make_plan(
+    fingerprint: dict[str, Any], *, channel_names: Sequence[str], class_names: Sequence[str], budget: Budget
+) -> Plan:
+    """Return the default plan for a data set's fingerprint (see :mod:`semialign.data.fingerprint`)."""
+    volumes = not fingerprint["picture"]
+    size = np.array(fingerprint["median_size"], float)
+    spacing: np.ndarray | None = None
+    picture_size: tuple[int, ...] | None = None
+    if volumes:
+        spacing, size = _target_spacing(np.array(fingerprint["median_spacing"], float), size, budget)
+        patch = _patch(size, spacing, budget.voxels, len(budget.widths))
+    else:
+        shrink = min(1.0, math.sqrt(budget.pixels / float(size.prod())))
+        picture_size = tuple(max(32, 32 * round(n * shrink / 32)) for n in size)
+        patch = np.array(picture_size)
+    strides, kernels = _pooling(patch, spacing if spacing is not None else np.ones(2), len(budget.widths))
+    mirror = _mirror_axes(class_names, volumes)
+    return Plan(
+        dimensions=3 if volumes else 2,
+        spacing=None if spacing is None else tuple(round(float(s), 4) for s in spacing),
+        picture_size=picture_size,
+        normalisation=tuple(_normalisations(fingerprint, channel_names)),
+        patch_size=tuple(int(n) for n in patch),
+        widths=budget.widths[: len(strides)],
+        strides=strides,
+        kernels=kernels,
+        mirror_axes=mirror,
+        batch_labelled=2 if volumes else budget.batch,
+        batch_unlabelled=2 if volumes else budget.batch,
+        made_for=budget.name,
+    )
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a plan; :class:`UserError` for an unknown key, a wrong type, or sizes that do not fit one another."""
+    value = read_yaml(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: not a plan")
+    if value.get("version", VERSION) != VERSION:
+        raise UserError(
+            f"{path}: of version {value['version']}, this semialign reads {VERSION}; prepare the data again"
+        )
+    try:
+        plan = from_mapping(Plan, value, str(path))
+    except TypeError as error:
+        raise UserError(f"{path}: a key is missing; delete the file and prepare the data again") from error
+    steps = np.prod(np.array(plan.strides), axis=0)
+    levels = {len(plan.widths), len(plan.strides), len(plan.kernels)}
+    if len(levels) != 1 or any(len(s) != plan.dimensions for s in (plan.patch_size, *plan.strides, *plan.kernels)):
+        raise UserError(
+            f"{path}: widths, strides and kernels must have a row for every level and a number for every axis"
+        )
+    if np.any(np.array(plan.patch_size) % steps):
+        raise UserError(
+            f"{path}: patch_size {list(plan.patch_size)} must be multiples of {steps.tolist()}, the strides' product"
+        )
+    return plan
+
+
+def write_plan(path: Path, plan: Plan) -> None:
+    """Write the plan as YAML with a comment above every field."""
+    import dataclasses
+    import json
+
+    lines = ["# Made by `semialign prepare`. Change what you like and prepare again.", ""]
+    documented = field_comments(Plan)
+    for field in dataclasses.fields(plan):
+        lines += [f"# {documented[field.name]}"] if field.name in documented else []
+        value = to_mapping(plan)[field.name]
+        lines.append(f"{field.name}: {json.dumps(value)}")  # JSON is YAML, one line a field
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def field_comments(kind: type) -> dict[str, str]:
+    """Return the docstring that stands under each field of a dataclass, by field name."""
+    import ast
+    import inspect
+    import textwrap
+
+    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found = {}
+    for field, text in zip(body.body, body.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            found[ast.unparse(field.target)] = str(text.value.value)
+    return found
+
+
+def _normalisations(fingerprint: dict[str, Any], channel_names: Sequence[str]) -> list[Normalisation]:
+    result = []
+    for name, seen in zip(channel_names, fingerprint["intensities"], strict=True):
+        if name.upper() == "CT":
+            # The window holds what the labelled structures show; nnU-Net's rule (0.5 and 99.5 percentiles).
+            result.append(Normalisation("ct", seen["low"], seen["high"], seen["mean"], max(seen["std"], 1e-3)))
+        elif fingerprint["picture"]:
+            result.append(Normalisation("picture", None, None, seen["mean"], max(seen["std"], 1e-3)))
+        else:
+            result.append(Normalisation("z-score"))
+    return result
+
+
+def _mirror_axes(class_names: Sequence[str], volumes: bool) -> tuple[int, ...]:
+    """Return the axes to flip: all for pictures and for one structure, right-left for several, none where sides count.
+
+    Flipping teaches the wrong thing where classes differ by side (left and right kidney), and head and feet or front
+    and back are never exchanged in a scan; one structure alone gains more from variety than it loses.
+    """
+    words = {word for name in class_names for word in re.split(r"[^a-z]+", name.lower())}
+    if not volumes or len(class_names) == 2:
+        return (0, 1, 2) if volumes else (0, 1)
+    return () if words & {"left", "right", "l", "r", "lt", "rt"} else (0,)
+
+
+def _target_spacing(spacing: np.ndarray, size: np.ndarray, budget: Budget) -> tuple[np.ndarray, np.ndarray]:
+    target, size = spacing.copy(), size.copy()
+    limit = 2 * spacing
+    while budget.coverage and size.prod() * budget.coverage > budget.voxels:
+        # Coarsen the finest axes first, so that anisotropy falls rather than grows.
+        finest = (target <= target.min() * 1.05) & (target * 1.05 <= limit)
+        if not finest.any():
+            break
+        target[finest] *= 1.05
+        size[finest] /= 1.05
+    return target, size
+
+
+def _patch(size: np.ndarray, spacing: np.ndarray, voxels: int, levels: int) -> np.ndarray:
+    patch = np.ceil(size).astype(int)
+    while True:
+        strides, _ = _pooling(patch, spacing, levels)
+        unit = np.prod(np.array(strides), axis=0)
+        patch = unit * np.ceil(patch / unit).astype(int)
+        if patch.prod() <= voxels or np.all(patch <= unit):
+            return patch
+        # Take from the axis that covers the most of the median volume, so that coverage stays even.
+        axis = int(np.argmax(np.where(patch > unit, patch / size, -1)))
+        patch[axis] -= unit[axis]
+
+
+def _pooling(
+    patch: np.ndarray, spacing: np.ndarray, levels: int
+) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
+    """Halve an axis while 4 voxels stay and its spacing is within a factor 2 of the finest.
+
+    A kernel is 1 along an axis until the others have come within a factor 2 of its spacing, and 3 from there on.
+    """
+    now, at = spacing.astype(float).copy(), patch.astype(float).copy()
+    strides: list[tuple[int, ...]] = [(1,) * len(patch)]
+    kernels = [tuple(3 if s < 2 * now.min() else 1 for s in now)]
+    while len(strides) < levels:
+        pools = (at >= 8) & (now < 2 * now[at >= 8].min() if (at >= 8).any() else False)
+        if not pools.any() or np.any(at[at >= 8] < 8):
+            break
+        step = np.where(pools, 2, 1)
+        now, at = now * step, at / step
+        strides.append(tuple(int(s) for s in step))
+        kernels.append(tuple(3 if k == 3 or s < 2 * now.min() else 1 for s, k in zip(now, kernels[-1], strict=True)))
+    return tuple(strides), tuple(kernels)
