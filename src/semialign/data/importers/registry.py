@@ -1,0 +1,22 @@
+"""Which published forms can be imported: a line a kind; ``left-atrium`` is the module ``left_atrium``.
+
+A module offers ``recognise(source) -> bool`` and ``find(source, *, options...) -> Published``; nothing else has to know
+of it.
+"""
+
+import importlib
+from typing import Any
+
+IMPORTERS = {
+    "msd": "a Medical Segmentation Decathlon task (dataset.json that lists imagesTr/CASE.nii.gz)",
+    "left-atrium": "UA-MT's left atrium folder (ID/mri_norm2.h5)",
+    "acdc": "ACDC from SSL4MIS (data/*.h5, data/slices/*.h5) or its owners (training/patient001/*.nii.gz)",
+    "busi": "BUSI (benign/ and malignant/ with 'benign (1).png' and 'benign (1)_mask.png')",
+    "polyp": "a Kvasir-SEG or CVC-ClinicDB folder (images/ and masks/, or Original/ and Ground Truth/)",
+    "nnunet": "an nnU-Net raw data set (dataset.json, imagesTr/CASE_0000.nii.gz)",
+}
+
+
+def importer(kind: str) -> Any:
+    """Return the module of one kind in :data:`IMPORTERS`."""
+    return importlib.import_module(f"{__package__}.{kind.replace('-', '_')}")
