@@ -75,7 +75,7 @@ def load_dataset(root: Path) -> Dataset:
     if not isinstance(described, dict):
         raise UserError(f"{about}: must hold an object with channel_names and labels")
     channels = _channel_names(about, described)
-    labels, ignore = _labels(about, described)
+    labels, ignore = labels_described(about, described)
     cases = _cases(root, channels, described)
     return Dataset(root, str(described.get("name", root.name)), channels, labels, ignore, cases)
 
@@ -135,7 +135,8 @@ def _channel_names(about: Path, described: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(names[key]) for key in order)
 
 
-def _labels(about: Path, described: dict[str, Any]) -> tuple[dict[str, int], int | None]:
+def labels_described(about: Path, described: dict[str, Any]) -> tuple[dict[str, int], int | None]:
+    """Return class names to values, and the ignore value, of a parsed ``dataset.json``; ``about`` names it in errors."""
     labels = described.get("labels")
     if not isinstance(labels, dict) or not labels:
         raise UserError(f'{about}: "labels" is missing; write for example {{"background": 0, "liver": 1}}')

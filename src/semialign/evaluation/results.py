@@ -1,0 +1,115 @@
+"""What an evaluation found: scores and averages, as tables, files and sentences."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from semialign.common.errors import UserError
+from semialign.common.files import make_folder, read_json, write_json, write_text
+from semialign.evaluation.aggregate import METRICS, case_dice
+from semialign.evaluation.metrics import DISTANCES, MISSED, SPURIOUS, ClassScore
+
+FORMAT, VERSION = "semialign evaluation", 1
+_FEW = 10  # below so many cases a table says its standard error
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of every case and class, and their averages.
+
+    ``scores``: case id to one :class:`ClassScore` a class, the same classes in every case, cases in alphabetical order.
+    ``summary``: a JSON-ready tree: what :func:`aggregate` returns, and ``units`` (``mm`` or ``pixels``), ``tolerance``
+    (of NSD, in these units), ``class_values``, ``ignore``, ``named`` (whether a ``dataset.json`` named the classes),
+    ``predictions``, ``labels``, ``without_label`` and ``without_prediction`` (ids that were not scored).
+    """
+
+    scores: dict[str, tuple[ClassScore, ...]]
+    summary: dict[str, Any]
+
+    @property
+    def cases(self) -> list[dict[str, Any]]:
+        """A row per case and class; an infinite distance is ``None`` there, as ``status`` missed or spurious tells."""
+        return [_row(case, score) for case, scores in self.scores.items() for score in scores]
+
+    def case_dice(self, *, nothing: float | None = None) -> dict[str, float]:
+        """Mean foreground Dice of every case under the summary's rule; see :func:`aggregate.case_dice`."""
+        return case_dice(self.scores, self.summary["rule"], nothing=nothing)
+
+    def class_rows(self) -> list[dict[str, Any]]:
+        """A flat row per class for tables: name, mean of each metric, scored, absent, missed, spurious, infinite."""
+        counts = ("scored", "absent", "missed", "spurious", "infinite")
+        return [
+            {"name": name} | {m: entry[m]["mean"] for m in METRICS} | {count: entry[count] for count in counts}
+            for name, entry in self.summary["classes"].items()
+        ]
+
+    def notes(self) -> list[str]:
+        """Sentences that belong under every table of these figures: rule, units, standard error, what was left out."""
+        return _notes(self.summary)
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
+    """Write ``summary.json`` (everything, valid JSON) and ``cases.csv`` (infinite distances ``inf``) to ``folder``."""
+    folder = make_folder(Path(folder))
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(evaluation.cases[0]), lineterminator="\n")
+    table.writeheader()
+    for row in evaluation.cases:
+        infinite = dict.fromkeys(DISTANCES, "inf") if row["status"] in (MISSED, SPURIOUS) else {}
+        table.writerow(row | infinite)
+    write_text(folder / "cases.csv", text.getvalue())
+    about = {"format": FORMAT, "version": VERSION}
+    write_json(folder / "summary.json", about | evaluation.summary | {"scores": evaluation.cases})
+
+
+def load_evaluation(path: Path) -> Evaluation:
+    """Read an evaluation back from its folder or ``summary.json``; equal to what was written.
+
+    Raises :class:`UserError` for a missing file, and for one that is none of ours or of another version.
+    """
+    path = Path(path) / "summary.json" if Path(path).is_dir() else Path(path)
+    value = read_json(path)
+    if not isinstance(value, dict) or value.pop("format", None) != FORMAT:
+        raise UserError(f"{path}: not an evaluation; semialign evaluate writes one as evaluation/summary.json")
+    version = value.pop("version", None)
+    if version != VERSION:
+        raise UserError(f"{path}: version {version}, this semialign reads {VERSION}; evaluate again")
+    names = [field.name for field in fields(ClassScore)]
+    scores: dict[str, list[ClassScore]] = {}
+    for row in value.pop("scores"):
+        infinite = dict.fromkeys(DISTANCES, math.inf) if row["status"] in (MISSED, SPURIOUS) else {}
+        figures = row | {"name": row["class"]} | infinite
+        scores.setdefault(row["case"], []).append(ClassScore(**{name: figures[name] for name in names}))
+    return Evaluation({case: tuple(of_case) for case, of_case in scores.items()}, value)
+
+
+def _row(case: str, score: ClassScore) -> dict[str, Any]:
+    figures = asdict(score)
+    row = {"case": case, "class": figures.pop("name"), **figures}
+    return row | {d: None for d in DISTANCES if row[d] is not None and math.isinf(row[d])}
+
+
+def _notes(summary: Mapping[str, Any]) -> list[str]:
+    unit, spread = summary["units"], summary["case_dice"]
+    notes = [f"rule {summary['rule']}: {summary['rule_text']}"]
+    if summary["rule"] != "default":
+        notes[0] += "; only to compare with tables that were made so"
+    notes.append(f"HD95 and ASD in {unit}, symmetric, on the images' own grid; NSD at {summary['tolerance']:g} {unit}")
+    if summary["infinite"]:
+        notes.append(f"{summary['infinite']} distances are infinite (class missed or spurious)")
+    if summary["cases"] < _FEW:
+        error = spread["standard_error"]
+        known = "unknown" if error is None else f"{error:.3f}"
+        cases = "1 case" if summary["cases"] == 1 else f"{summary['cases']} cases"
+        notes.append(f"{cases} only: standard error of the mean Dice {known}")
+    if not summary["named"]:
+        notes.append("no dataset.json found: classes are named by their value")
+    if summary["without_label"]:
+        notes.append(f"left out, no label: {', '.join(summary['without_label'])}")
+    if summary["without_prediction"]:
+        notes.append(f"labels without a prediction, not scored: {len(summary['without_prediction'])}")
+    return notes
