@@ -1,6 +1,7 @@
 """Settings as frozen dataclasses, read from YAML and from ``key=value``, with every key checked."""
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ class TrainingSettings:
     steps: int = 2000
     """Optimiser steps; ``minutes`` takes precedence where it is given."""
     minutes: float | None = None
-    """Training time; the number of steps is fixed from the time of the first ones."""
+    """Training time, validation left out; how many steps fit is estimated anew every 20 steps."""
     optimiser: str = "adamw"
     """``adamw`` or ``sgd`` (momentum, Nesterov), the published recipes' own."""
     learning_rate: float = 0.002
@@ -49,7 +50,7 @@ class TrainingSettings:
     foreground: float = 0.5
     """Share of labelled patches placed on a voxel of a random foreground class."""
     augmentation: str = "default"
-    """``default``, ``light`` (flips and small changes) or ``none``."""
+    """``default``, ``light`` (flips and small changes), ``none``, or ``strong`` (intensities alone)."""
     precision: str = "auto"
     """``auto`` (bfloat16 where the device has it), ``bf16`` or ``float32``."""
     validations: int = 5
@@ -89,18 +90,21 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
-        if not equals or not key:
+        parts = key.strip().split(".")
+        if not equals or not all(parts):
             raise UserError(f"--set {assignment}: write key=value, such as --set learning_rate=0.005")
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise UserError(f"--set {assignment}: the value is not valid YAML") from error
         place = result
-        *parents, last = key.strip().split(".")
+        *parents, last = parts
         for parent in parents:
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
                 raise UserError(f"--set {assignment}: '{parent}' is set both to a value and to keys")
+        if isinstance(place.get(last), dict) and not isinstance(value, dict):
+            raise UserError(f"--set {assignment}: '{last}' is set both to a value and to keys")
         place[last] = value
     return result
 
@@ -142,13 +146,14 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise UserError(f"{where} must hold keys, not {value!r}")
         return {str(key): _convert(get_args(hint)[1], v, where) for key, v in value.items()}
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
+    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
-            return float(value)
-        except ValueError as error:
-            raise UserError(f"{where} must be a number, not {value!r}") from error
+            number = float(value)  # of text too: YAML 1.1 reads 1e-3 so
+        except (ValueError, OverflowError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise UserError(f"{where} must be a number, not {value!r}")
+        return number
     if hint is Any or (isinstance(value, hint) and not (hint is int and isinstance(value, bool))):
         return value
     raise UserError(f"{where} must be {_named(hint)}, not {value!r}")

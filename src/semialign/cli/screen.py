@@ -1,8 +1,14 @@
 """Progress on the screen."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
+
+
+def first_process() -> bool:
+    """Whether this process is the only one or the first of several (Fabric's own, torchrun's, SLURM's)."""
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
 
 
 class Say(Protocol):
@@ -28,7 +34,8 @@ def progress_bars() -> Iterator[Say]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     console = Console(stderr=True)
-    with Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console) as bars:
+    more = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, *more, console=console, disable=not first_process()) as bars:
         tasks = {}
 
         def say(what: str, done: int, of: int) -> None:

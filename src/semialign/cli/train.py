@@ -50,7 +50,7 @@ def run(arguments: Arguments) -> None:
     import logging
     import warnings
 
-    from semialign.cli.screen import progress_bars
+    from semialign.cli.screen import first_process, progress_bars
     from semialign.config import merge, parse_assignments
     from semialign.training.train import train
 
@@ -75,4 +75,5 @@ def run(arguments: Arguments) -> None:
             nodes=arguments.nodes,
             progress=progress,
         )
-    print(f"run: {folder}")
+    if first_process():
+        print(f"run: {folder}")

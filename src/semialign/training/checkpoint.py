@@ -1,5 +1,6 @@
 """Checkpoints: written whole or not at all, loaded as weights alone, checked before use."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,14 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write ``state`` (tensors and plain values) to ``path``; killed at any moment, the old or the new file stands."""
     with written_whole(path) as temporary:
         try:
-            torch.save({"version": VERSION, **state}, temporary)
-        except RuntimeError as error:  # torch reports a full disk as a failed write of its archive
-            raise OSError(28, "No space left on device") from error
+            # Opened here, since torch reports whatever goes wrong with a path as one and the same error.
+            with open(temporary, "wb") as handle:
+                torch.save({"version": VERSION, **state}, handle)
+        except RuntimeError as error:
+            if "inline_container" not in str(error):
+                raise
+            # A failed write of torch's archive: its file was opened, so the disk is full.
+            raise OSError(errno.ENOSPC, "No space left on device") from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -31,7 +37,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        if "weights_only" in str(error).lower() or "Unsupported" in str(error):
+        if "GLOBAL" in str(error):  # the pickle's instruction that names code; other damage is named otherwise
             raise UserError(f"{path}: holds more than weights (it could run code); not loaded") from error
         raise UserError(f"{path}: not a readable checkpoint; use another, or train again") from error
     if not isinstance(state, dict) or state.get("version") != VERSION:
@@ -44,7 +50,7 @@ def load_weights(module: torch.nn.Module, weights: dict[str, Any], path: Path) -
     """Load ``weights`` into ``module``; every name and shape must match, or :class:`UserError` names the first."""
     own = module.state_dict()
     missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    apart = [n for n in own.keys() & weights.keys() if own[n].shape != weights[n].shape]
+    apart = [n for n in sorted(own.keys() & weights.keys()) if own[n].shape != weights[n].shape]
     if missing or extra:
         raise UserError(f"{path}: of another method or network ('{(missing + extra)[0]}' is in one of them only)")
     if apart:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class Loop:
         describe: dict[str, Any],
         workers: int,
         state: dict[str, Any] | None = None,
+        loggers: Sequence[Any] = (),
         progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self.fabric, self.method, self.prepared, self.settings = fabric, method, prepared, settings
@@ -57,6 +58,7 @@ class Loop:
         self.say = progress or (lambda what, done, of: None)
         self.place = Place(**state["place"]) if state else Place(method.stages[0])
         self.first = fabric.is_global_zero
+        self.loggers = loggers
         if self.first:
             until = self.place.steps_done if state else None
             self.log = CsvLog(run / "log.csv", until)
@@ -183,7 +185,7 @@ class Loop:
             row = {"step": self.place.steps_done, "seconds": round(self.place.seconds, 2), "mean_dice": round(mean, 5)}
             names = dataset.class_names[1:]
             self.validation.add(row | {f"dice {n}": round(d, 5) for n, d in zip(names, per_class, strict=True)})
-            self.fabric.log_dict({"validation/mean_dice": mean}, step=self.place.steps_done)
+            self._to_loggers({"validation/mean_dice": mean})
         if mean > self.place.best:
             self.place.best = mean
             self._save("best.pt", [])
@@ -202,7 +204,11 @@ class Loop:
             rate = optimisers[0].param_groups[0]["lr"]
             row = {"step": self.place.steps_done, "seconds": round(self.place.seconds, 2), "lr": f"{rate:.6g}"}
             self.log.add(row | {name: f"{value:.6g}" for name, value in terms.items()})
-            self.fabric.log_dict({f"train/{n}": v for n, v in terms.items()}, step=self.place.steps_done)
+            self._to_loggers({f"train/{n}": v for n, v in terms.items()})
+
+    def _to_loggers(self, values: dict[str, float]) -> None:
+        for logger in self.loggers:
+            logger.log_metrics(values, step=self.place.steps_done)
 
     def _save(self, name: str, optimisers: list[Any]) -> None:
         self.fabric.barrier()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from semialign import __version__
-from semialign.common.errors import UserError, closest
+from semialign.common.errors import UserError, closest, require_known
 from semialign.common.files import make_folder, read_yaml, write_json, write_yaml
 from semialign.config import TrainingSettings, from_mapping, merge, to_mapping
 from semialign.data.prepare import Prepared, prepare
@@ -43,6 +43,8 @@ def train(
     import torch
 
     name, training, own, plugins = resolve(method, recipe, settings or {})
+    if devices < 1 or nodes < 1:
+        raise UserError(f"--devices {devices} --nodes {nodes}: must be at least 1")
     fabric = _fabric(accelerator, devices, nodes, training.precision)
     say = progress if progress is not None and fabric.is_global_zero else None
     if fabric.is_global_zero:
@@ -52,10 +54,10 @@ def train(
     run = Path(output) if output else Path("runs") / f"{ready.dataset.name}-{name}-{ready.folder.name}-{training.seed}"
     described = _describe(ready, name, training, own, plugins)
     state = _open_run(run, described, resume, fabric)
-    if state is not None:
-        described = {key: state[key] for key in described}
-        name, own, plugins = state["method"], state["method_settings"], state["plugins"]
-        training = from_mapping(TrainingSettings, state["training"], str(run / "last.pt"))
+    if resume:  # what the run was started with counts, whatever is asked for now
+        described = {key: state[key] for key in described} if state is not None else described
+        name, own, plugins = described["method"], described["method_settings"], described["plugins"]
+        training = from_mapping(TrainingSettings, described["training"], str(run / "config.yaml"))
     _notes(ready, name)
 
     from semialign.common.seeding import seed_step
@@ -69,6 +71,12 @@ def train(
     if init is not None and state is None:
         path = Path(init) / "best.pt" if (Path(init) / "best.pt").exists() else Path(init) / "last.pt"
         load_weights(built, load_checkpoint(path)["model"], path)
+    fabric.barrier()  # every process has seen that no run was there
+    # Only now, when all that was asked for is known to fit: a run folder stands for a run that began.
+    if state is None and fabric.is_global_zero:
+        make_folder(run)
+        write_yaml(run / "config.yaml", described)
+    fabric.barrier()
     if fabric.device.type == "cpu" and fabric.world_size > 1:
         torch.set_num_threads(max(1, torch.get_num_threads() // fabric.world_size))
     loop = Loop(
@@ -80,9 +88,9 @@ def train(
         describe=described,
         workers=_workers(training),
         state=state,
+        loggers=_loggers(run) if fabric.is_global_zero else (),
         progress=say,
     )
-    _tensorboard(fabric, run)
     place = loop.run_all()
     if fabric.is_global_zero:
         _finish(run, ready, place, described)
@@ -108,8 +116,10 @@ def resolve(
     values.pop("description", None)
     name = str(values.get("method", TrainingSettings.method))
     kind = method_class(name)
-    plugins = values.get("plugins", [])
-    plugins = [plugins] if isinstance(plugins, str) else list(plugins)
+    plugins = values.get("plugins") or []
+    plugins = [plugins] if isinstance(plugins, str) else plugins
+    if not isinstance(plugins, list | tuple) or not all(isinstance(p, str) for p in plugins):
+        raise UserError(f"plugins must be a list of names, not {plugins!r}")
     general = {field.name for field in fields(TrainingSettings)}
     of_method = {field.name for field in fields(kind.Settings)}
     for key in values:
@@ -120,6 +130,10 @@ def resolve(
         {k: v for k, v in values.items() if k in general} | {"method": name, "plugins": plugins},
         "training",
     )
+    _require_sensible(training)
+    for plugin in plugins:
+        if not isinstance(values.get(plugin, {}), Mapping):
+            raise UserError(f"{plugin}: must hold keys, such as --set {plugin}.weight=0.5, not {values[plugin]!r}")
     own = to_mapping(from_mapping(kind.Settings, {k: v for k, v in values.items() if k in of_method}, name))
     its = {
         p: to_mapping(from_mapping(getattr(plugin_class(p), "Settings", NoSettings), values.get(p, {}), p))
@@ -127,9 +141,28 @@ def resolve(
     }
     if plugins and not kind.takes_plugins:
         raise UserError(f"method {name} takes no plug-ins; leave out --plugin {plugins[0]}")
-    if training.steps < 1 or (training.minutes is not None and training.minutes <= 0):
-        raise UserError("steps and minutes must be more than 0")
     return name, training, own, its
+
+
+def _require_sensible(training: TrainingSettings) -> None:
+    from semialign.data.transforms import STRENGTHS
+
+    least = dict.fromkeys(("steps", "batch_labelled", "lr_decay_steps", "checkpoint_steps", "log_steps"), 1)
+    least |= dict.fromkeys(("batch_unlabelled", "warmup_steps", "validations", "workers"), 0)
+    least |= dict.fromkeys(("momentum", "weight_decay", "clip_norm", "foreground"), 0)
+    for name, smallest in least.items():
+        value = getattr(training, name)
+        if value is not None and value < smallest:
+            raise UserError(f"{name} must be at least {smallest}, not {value}")
+    for name in ("minutes", "learning_rate"):
+        value = getattr(training, name)
+        if value is not None and value <= 0:
+            raise UserError(f"{name} must be more than 0, not {value}")
+    for name, largest in (("momentum", 1), ("foreground", 1)):
+        if getattr(training, name) > largest:
+            raise UserError(f"{name} must be at most {largest}, not {getattr(training, name)}")
+    require_known(training.optimiser, ("sgd", "adamw"), "optimiser")
+    require_known(training.augmentation, STRENGTHS, "augmentation")
 
 
 def _fabric(accelerator: str, devices: int, nodes: int, precision: str) -> Any:
@@ -160,10 +193,10 @@ def _fabric(accelerator: str, devices: int, nodes: int, precision: str) -> Any:
     return fabric
 
 
-def _tensorboard(fabric: Any, run: Path) -> None:
+def _loggers(run: Path) -> list[Any]:
     from lightning_fabric.loggers import TensorBoardLogger
 
-    fabric._loggers = [TensorBoardLogger(run, name="tensorboard", version="")]
+    return [TensorBoardLogger(run, name="tensorboard", version="")]
 
 
 def _describe(
@@ -200,10 +233,6 @@ def _open_run(run: Path, described: dict[str, Any], resume: bool, fabric: Any) -
         return None
     if last.exists() or (run / "config.yaml").exists():
         raise UserError(f"{run}: holds a run already; add --resume to go on with it, or choose another --output")
-    if fabric.is_global_zero:
-        make_folder(run)
-        write_yaml(run / "config.yaml", described)
-    fabric.barrier()
     return None
 
 
@@ -212,6 +241,8 @@ def _notes(ready: Prepared, name: str) -> None:
 
     from semialign.methods.base import method_class
 
+    for warning in ready.fingerprint["warnings"][:20]:
+        warnings.warn(warning, stacklevel=3)
     kind = method_class(name)
     if not ready.split.unlabelled and any(kind.stage_settings(None, s).uses_unlabelled for s in kind.stages):  # type: ignore[arg-type]
         warnings.warn(f"no unlabelled case: {name} trains on labels alone", stacklevel=3)
