@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 import torch
+from scipy.ndimage import find_objects
 from torch import Tensor
 
 
@@ -84,8 +85,11 @@ def resize_label(label: np.ndarray, shape: tuple[int, ...], num_classes: int) ->
         return label
     best = np.zeros(shape, np.float32)
     winner = np.zeros(shape, label.dtype)
-    for value in (v for v in np.unique(label) if 0 <= v < num_classes):
-        where, membership = _resized_membership(label == value, shape)
+    # One pass finds every class's box (numbers from 1 on are looked for), so that small structures are cheap.
+    for value, box in enumerate(find_objects(label.astype(np.int32) + 1, num_classes)):
+        if box is None:
+            continue
+        where, membership = _resized_membership(label[box] == value, box, label.shape, shape)
         wins = membership > best[where]
         best[where][wins] = membership[wins]
         winner[where][wins] = value
@@ -97,18 +101,19 @@ def resize_label(label: np.ndarray, shape: tuple[int, ...], num_classes: int) ->
     return winner
 
 
-def _resized_membership(mask: np.ndarray, shape: tuple[int, ...]) -> tuple[tuple[slice, ...], np.ndarray]:
-    # Only the output box that the class can reach is computed: small structures are cheap.
-    boxes = []
-    for axis in range(mask.ndim):
-        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
-        boxes.append(slice(int(hit[0]), int(hit[-1]) + 1))
-    values = torch.from_numpy(mask[tuple(boxes)].astype(np.float32))
+def _resized_membership(
+    mask: np.ndarray, box: tuple[slice, ...], size: tuple[int, ...], shape: tuple[int, ...]
+) -> tuple[tuple[slice, ...], np.ndarray]:
+    """Return the part of the output (*shape) that a class inside ``box`` can reach, and its membership there."""
+    values = torch.from_numpy(mask.astype(np.float32))
     where = []
-    for axis, box in enumerate(boxes):
-        first, weights = axis_weights(mask.shape[axis], shape[axis])
-        rows = np.flatnonzero((first < box.stop) & (first + weights.shape[1] > box.start))
-        where.append(slice(int(rows[0]), int(rows[-1]) + 1) if len(rows) else slice(0, 0))
-        matrix = axis_matrix(mask.shape[axis], shape[axis], where[-1], box)
-        values = apply_along(values, axis, torch.from_numpy(matrix))
+    for axis, (along, n_in, n_out) in enumerate(zip(box, size, shape, strict=True)):
+        if along == slice(0, n_in):
+            where.append(slice(0, n_out))
+            values = resize_axis(values, axis, n_out)
+            continue
+        first, weights = axis_weights(n_in, n_out)
+        rows = np.flatnonzero((first < along.stop) & (first + weights.shape[1] > along.start))
+        where.append(slice(int(rows[0]), int(rows[-1]) + 1))
+        values = apply_along(values, axis, torch.from_numpy(axis_matrix(n_in, n_out, where[-1], along)))
     return tuple(where), values.numpy()

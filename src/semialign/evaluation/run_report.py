@@ -76,8 +76,8 @@ def score_part(
     inputs = [path for case in ids for path in dataset.cases[case].images]
     summary = predict([run], inputs, folder, checkpoint=checkpoint, accelerator=accelerator, progress=progress)
     if summary.failed:
-        path, reason = next(iter(summary.failed.items()))
-        raise UserError(f"{path}: {reason}")
+        reason = next(iter(summary.failed.values()))
+        raise UserError(reason)
     files = {case.id: output_path(case, folder) for case in find_cases(inputs, len(dataset.channel_names))}
     labels = dataset.root / "labelsTr"
     evaluation = evaluate(

@@ -1,0 +1,80 @@
+"""A trained run, ready to predict."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from semialign.common.errors import UserError
+from semialign.config import from_mapping
+from semialign.data.plan import Plan
+from semialign.methods.base import Method, build_method
+from semialign.networks.build import network_of_plan
+from semialign.training.checkpoint import load_checkpoint, load_weights
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What predicting needs of a run."""
+
+    plan: Plan
+    channel_names: tuple[str, ...]
+    class_names: list[str]
+    device: torch.device
+    method: Method
+    low_precision: bool
+
+    def probabilities(self, windows: Tensor) -> Tensor:
+        """Return probabilities (B, K, *patch) float32 of normalised windows (B, C, *patch)."""
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision):
+            return self.method.predict(windows.to(self.device)).float()
+
+
+def load_trained(run: Path, *, checkpoint: str = "best", accelerator: str = "auto") -> TrainedModel:
+    """Load a run for prediction.
+
+    ``checkpoint``: ``best`` (``last`` where the run had no validation cases) or ``last``. ``accelerator``: ``auto``,
+    ``cpu`` or ``cuda``. Raises :class:`UserError` for a folder that is no run or a checkpoint that does not fit.
+    """
+    run = Path(run)
+    if not run.is_dir():
+        raise UserError(f"{run}: no such run folder")
+    path = run / f"{checkpoint}.pt"
+    if checkpoint == "best" and not path.exists():
+        path = run / "last.pt"
+    state = load_checkpoint(path)
+    lacking = {"plan", "class_names", "channel_names", "method", "method_settings", "plugins", "model"} - state.keys()
+    if lacking:
+        raise UserError(f"{path}: no checkpoint of a training run ('{min(lacking)}' is missing); choose a run folder")
+    plan = from_mapping(Plan, state["plan"], str(path))
+    classes: list[str] = state["class_names"]
+    method = build_method(
+        state["method"], lambda: network_of_plan(plan, len(classes)), state["method_settings"], state["plugins"]
+    )
+    load_weights(method, state["model"], path)
+    device = _device(accelerator)
+    method = method.to(device).eval()
+    return TrainedModel(plan, tuple(state["channel_names"]), classes, device, method, has_bfloat16(device))
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is computed by the hardware rather than emulated (which is slower than float32)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported() and _cpu_bf16())
+
+
+def _cpu_bf16() -> bool:
+    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(check()) if check is not None else True
+
+
+def _device(accelerator: str) -> torch.device:
+    if accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available():
+        return torch.device("cuda")
+    if accelerator in ("cuda", "gpu"):
+        raise UserError(f"--accelerator {accelerator}: no GPU is seen here; use cpu or auto")
+    if accelerator not in ("auto", "cpu"):
+        raise UserError(f"--accelerator {accelerator}: there are auto, cpu, cuda")
+    return torch.device("cpu")

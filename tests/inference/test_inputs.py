@@ -1,0 +1,110 @@
+"""Which cases a list of files and folders holds."""
+
+from pathlib import Path
+
+import pytest
+
+from semialign.common.errors import UserError
+from semialign.inference.inputs import check_outputs, find_cases, output_path
+
+
+def touch(folder: Path, *names: str) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(b"x")
+    return [folder / name for name in names]
+
+
+def grouped(inputs: list[Path], channels: int = 1) -> dict[str, list[str]]:
+    return {case.id: [p.name for p in case.images] for case in find_cases(inputs, channels)}
+
+
+def test_channel_numbers_of_one_channel(tmp_path: Path) -> None:
+    touch(tmp_path / "all", "b_0000.nii.gz", "a_0000_0000.nii.gz")
+    assert grouped([tmp_path / "all"]) == {"a_0000": ["a_0000_0000.nii.gz"], "b": ["b_0000.nii.gz"]}
+    # Frames are numbered too: where there is a _0001, numbers belong to the names.
+    touch(tmp_path / "frames", "film_0000.png", "film_0001.png")
+    assert list(grouped([tmp_path / "frames"])) == ["film_0000", "film_0001"]
+    # A case keeps its name whatever else is given.
+    mixed = touch(tmp_path / "mixed", "x_0000.nii", "y.nii", "z_0007.nii")
+    assert list(grouped(mixed)) == ["x", "y", "z_0007"]
+    assert list(grouped(mixed[:1])) == ["x"]
+    assert list(grouped([tmp_path / "frames" / "film_0000.png"])) == ["film_0000"]
+
+
+def test_several_channels(tmp_path: Path) -> None:
+    files = touch(tmp_path, "a_0001.nii.gz", "b_0000.nii.gz", "a_0000.nii.gz", "b_0001.nii.gz")
+    expected = {"a": ["a_0000.nii.gz", "a_0001.nii.gz"], "b": ["b_0000.nii.gz", "b_0001.nii.gz"]}
+    assert grouped([tmp_path], 2) == expected
+    assert grouped(files, 2) == expected
+    files[0].unlink()
+    with pytest.raises(UserError, match="a_0001: missing or too many; the model takes 2 channels"):
+        find_cases([tmp_path], 2)
+    with pytest.raises(UserError, match="c_0001: missing"):
+        find_cases(touch(tmp_path / "other", "c_0000.nii.gz"), 2)
+    touch(tmp_path, "a_0002.nii.gz")
+    with pytest.raises(UserError, match="a_0001: missing"):
+        find_cases([tmp_path], 2)
+
+
+def test_rgb_pictures_hold_their_channels(tmp_path: Path) -> None:
+    touch(tmp_path / "set", "a_0000.png", "b_0000.png")
+    assert list(grouped([tmp_path / "set"], 3)) == ["a", "b"]
+    touch(tmp_path / "frames", "film_0007.png", "film_0008.png")
+    assert list(grouped([tmp_path / "frames"], 3)) == ["film_0007", "film_0008"]
+    touch(tmp_path / "apart", "a_0000.png", "a_0001.png", "a_0002.png")
+    assert list(grouped([tmp_path / "apart"], 3)) == ["a"]
+    assert list(grouped(touch(tmp_path, "polyp.jpg"), 3)) == ["polyp"]
+
+
+def test_a_data_set_folder_and_what_is_no_image(tmp_path: Path) -> None:
+    touch(tmp_path, "dataset.json")
+    touch(tmp_path / "labelsTr", "a.nii.gz")
+    touch(tmp_path / "imagesTr", "a_0000.nii.gz", "notes.txt", ".hidden_0000.nii.gz", "c_0000.raw")
+    assert list(grouped([tmp_path])) == ["a"]
+
+
+def test_dicom_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("patient1", "patient2_0000"):
+        for path in touch(tmp_path / name, "IM1", "IM2", ".DS_Store"):
+            path.write_bytes(bytes(128) + b"DICM")
+    touch(tmp_path / "docs", "readme")
+    assert grouped([tmp_path]) == {"patient1": ["patient1"], "patient2": ["patient2_0000"]}
+    monkeypatch.setattr(
+        "semialign.inference.inputs.dicom_series", lambda folder: {"1": []} if "1" in str(folder) else {}
+    )
+    assert grouped([tmp_path / "patient1"]) == {"patient1": ["patient1"]}
+    monkeypatch.chdir(tmp_path / "patient1")
+    assert [case.id for case in find_cases([Path(".")], 1)] == ["patient1"]
+    case = find_cases([tmp_path / "patient1"], 1)[0]
+    assert output_path(case, Path("out")) == Path("out/patient1.nii.gz")
+
+
+def test_nothing_to_predict(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no image"):
+        find_cases([tmp_path / "empty"], 1)
+    with pytest.raises(UserError, match="no such file"):
+        find_cases([tmp_path / "gone.nii.gz"], 1)
+    with pytest.raises(UserError, match="nothing to predict"):
+        find_cases([], 1)
+    assert list(grouped(touch(tmp_path, "a.xyz"))) == ["a.xyz"]  # named outright: the reader will say what is wrong
+
+
+def test_outputs_must_not_collide(tmp_path: Path) -> None:
+    one, two = touch(tmp_path / "one", "a.nii.gz"), touch(tmp_path / "two", "a.nii.gz")
+    with pytest.raises(UserError, match="the same name"):
+        check_outputs(find_cases([*one, *two], 1), tmp_path / "out")
+    # Another format would be another file, but a case is looked for by its name.
+    with pytest.raises(UserError, match="the same name"):
+        check_outputs(find_cases([*one, *touch(tmp_path / "two", "a.mha")], 1), tmp_path / "out")
+    numbered = [*touch(tmp_path / "one", "b_0000.nii.gz"), *touch(tmp_path / "two", "b_0000.nii.gz")]
+    with pytest.raises(UserError, match="the same name"):
+        check_outputs(find_cases(numbered, 1), tmp_path / "out")
+    with pytest.raises(UserError, match="the same name"):
+        check_outputs(find_cases([numbered[0], *touch(tmp_path / "one", "b.nii.gz")], 1), tmp_path / "out")
+    with pytest.raises(UserError, match="the same channel"):
+        find_cases([*numbered, *touch(tmp_path / "two", "b_0000.mha")], 2)
+    with pytest.raises(UserError, match="is an input"):
+        check_outputs(find_cases(one, 1), tmp_path / "two" / ".." / "one")
+    check_outputs(find_cases(one, 1), tmp_path / "two")
