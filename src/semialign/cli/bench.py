@@ -1,0 +1,135 @@
+"""Run a matrix of data sets, methods and seeds from one YAML file, and compare. Call it again to go on.
+
+Exit code: 0 when all is well, 1 when some runs failed (they are listed; the next call tries them again).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from semialign.evaluation.benchmark_table import Table
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Arguments of ``semialign bench``."""
+
+    file: tyro.conf.Positional[Path]
+    """The benchmark file (YAML); examples are in the folder benchmarks."""
+    output: Path | None = None
+    """Where runs and results go (default: the file's, or bench/NAME)."""
+    only: tuple[str, ...] = ()
+    """Names of data sets and entries: run these alone."""
+    steps: int | None = None
+    """Train every run for so many steps, whatever the file says."""
+    minutes: float | None = None
+    """Train every run for so many minutes, whatever the file says."""
+    seeds: tuple[int, ...] | None = None
+    """Seeds instead of the file's."""
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+    dry_run: bool = False
+    """List the runs and where each stands; train nothing."""
+
+
+def run(arguments: Arguments) -> None:
+    """Run what is left of the matrix and print its tables."""
+    import sys
+
+    from semialign.evaluation.benchmark import bench, list_runs
+
+    options: dict[str, Any] = {
+        "output": arguments.output,
+        "only": arguments.only,
+        "steps": arguments.steps,
+        "minutes": arguments.minutes,
+        "seeds": arguments.seeds,
+    }
+    if arguments.dry_run:
+        listed = list_runs(arguments.file, **options)
+        for cell, state in listed:
+            print(f"{state:<12} {cell.title}: {cell.folder}")
+        print(f"{len(listed)} runs, {sum(state == 'finished' for _, state in listed)} finished")
+        return
+    with _screen() as (tell, progress):
+        result = bench(arguments.file, **options, accelerator=arguments.accelerator, tell=tell, progress=progress)
+    _print(result.value)
+    print(f"written: {result.output / 'bench.md'}, {result.output / 'bench.json'}")
+    for title, reason in result.failed.items():
+        print(f"error: {title}: {reason}", file=sys.stderr)
+    if result.failed:
+        raise SystemExit(1)
+
+
+@contextmanager
+def _screen() -> Iterator[Any]:
+    """Yield ``tell(line)`` and ``progress(what, done, of)``: lines that stay, bars of the present run that do not."""
+    import logging
+    import warnings
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bars, warnings.catch_warnings():
+        tasks: dict[str, Any] = {}
+
+        def tell(line: str) -> None:
+            for task in tasks.values():
+                bars.remove_task(task)
+            tasks.clear()
+            bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+        def progress(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=of)
+            bars.update(tasks[what], completed=done, total=of)
+
+        warnings.showwarning = lambda message, *rest, **more: tell(f"  note: {message}")  # type: ignore[assignment]
+        logging.disable(logging.INFO)  # Fabric names its precision once a run
+        try:
+            yield tell, progress
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def _print(value: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from semialign.evaluation.benchmark_table import reading, sections
+
+    console = Console(width=None if Console().is_terminal else 150)
+    for section in sections(value):
+        console.print(f"\n{section.name}", style="bold", markup=False, highlight=False)
+        console.print(section.about, markup=False, highlight=False)
+        for table in section.tables[:2]:  # those by class are in bench.md
+            console.print(_rich(table))
+        for note in section.notes:
+            console.print(f"- {note}", markup=False, highlight=False)
+    console.print()
+    for line in reading(value):
+        console.print(line, style="dim", markup=False, highlight=False)
+
+
+def _rich(table: "Table") -> Any:
+    import textwrap
+
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = RichTable(title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column, cells in zip(table.columns, zip(*table.rows, strict=True), strict=True):
+        # Headings are broken to the width of the figures, so that figures need not be.
+        heading = textwrap.fill(column, max(12, *map(len, (*cells, *column.split()))))
+        justify: Any = "left" if column in ("entry", "checkpoint") else "right"
+        shown.add_column(Text(heading), justify=justify, vertical="bottom")
+    for row in table.rows:
+        shown.add_row(*(Text(cell) for cell in row))
+    return shown

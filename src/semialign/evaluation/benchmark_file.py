@@ -1,0 +1,211 @@
+"""Reading a benchmark file: data sets, entries and seeds, all checked before anything runs."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semialign.common.errors import UserError, closest, require_known
+from semialign.common.files import read_yaml
+from semialign.config import from_mapping, merge, to_mapping
+from semialign.evaluation.benchmark_form import BenchForm, DataForm, EntryForm, PhantomForm
+
+DEFAULT_MINUTES = 5.0  # where neither file nor recipe says how long a run trains
+LABELS = ("split", "all")
+_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+
+
+@dataclass(frozen=True)
+class BenchData:
+    """A data set with its paths resolved; ``data`` and ``split`` are ``None`` for a phantom."""
+
+    name: str
+    data: Path | None
+    split: Path | None
+    phantom: PhantomForm | None
+    group_by: str | None
+
+
+@dataclass(frozen=True)
+class BenchEntry:
+    """An entry as :func:`semialign.training.train.train` takes it, and ``resolved``: every setting it comes to."""
+
+    name: str
+    method: str | None
+    recipe: str | None
+    settings: dict[str, Any]
+    labels: str
+    resolved: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A benchmark file, checked; ``length`` says in words how long runs train, ``overrides`` what was asked beside."""
+
+    file: Path
+    name: str
+    description: str
+    output: Path
+    seeds: tuple[int, ...]
+    datasets: tuple[BenchData, ...]
+    entries: tuple[BenchEntry, ...]
+    baseline: str | None
+    ceiling: str | None
+    length: str
+    overrides: dict[str, Any]
+
+
+def load_bench(
+    file: Path,
+    *,
+    output: Path | None = None,
+    steps: int | None = None,
+    minutes: float | None = None,
+    seeds: Sequence[int] | None = None,
+) -> Bench:
+    """Read and check a benchmark file; the other arguments lie over it, for every entry.
+
+    Relative paths count from the file's folder; ``${VAR}`` and ``${VAR:-default}`` are replaced in them. Without
+    ``output``, a benchmark of another length than the file's goes to a folder of its own, so that a trial with few
+    steps never takes the place of finished runs. Raises :class:`UserError` for an unknown key, name or setting.
+    """
+    file = Path(file)
+    value = read_yaml(file)
+    if not isinstance(value, dict):
+        raise UserError(f"{file}: a benchmark holds name, datasets and entries; see docs/how-to/compare-methods.md")
+    form = from_mapping(BenchForm, value, str(file))
+    if steps is not None and minutes is not None:
+        raise UserError("--steps and --minutes: give one of them")
+    length = {key: of for key, of in (("steps", steps), ("minutes", minutes)) if of is not None}
+    overrides = {**length, **({"seeds": list(seeds)} if seeds is not None else {})}
+    chosen = tuple(seeds) if seeds is not None else form.seeds
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise UserError(f"{file}: 'seeds' must be different whole numbers, at least one")
+    _check_names(file, "datasets", [data.name for data in form.datasets])
+    _check_names(file, "entries", [entry.name for entry in form.entries])
+    if not form.name:
+        raise UserError(f"{file}: 'name' is missing; it names the output folder")
+    entries = tuple(_entry(entry, form.training, length, file) for entry in form.entries)
+    return Bench(
+        file,
+        form.name,
+        form.description.strip(),
+        Path(output) if output is not None else _output(form, file, length),
+        chosen,
+        tuple(_data(data, file) for data in form.datasets),
+        entries,
+        _reference(form.baseline, "baseline", "split", entries, file),
+        _reference(form.ceiling, "ceiling", "all", entries, file),
+        _length([entry.resolved["training"] for entry in entries]),
+        overrides,
+    )
+
+
+def slug(name: str) -> str:
+    """Return ``name`` as a folder is called: ``mean-teacher`` for ``Mean teacher``."""
+    return re.sub(r"[^\w.+]+", "-", name.lower()).strip("-.")
+
+
+def _check_names(file: Path, key: str, names: Sequence[str]) -> None:
+    if not names:
+        raise UserError(f"{file}: '{key}' is missing or empty; list at least one")
+    seen: dict[str, str] = {}
+    for name in names:
+        if not slug(name):
+            raise UserError(f"{file}: '{key}': every one needs a name with a letter or digit, not {name!r}")
+        if slug(name) in seen:
+            raise UserError(f"{file}: '{key}': '{seen[slug(name)]}' and '{name}' would share a folder; rename one")
+        seen[slug(name)] = name
+
+
+def _data(form: DataForm, file: Path) -> BenchData:
+    where = f"{file}: data set '{form.name}'"
+    if (form.data is None) == (form.phantom is None):
+        raise UserError(f"{where}: give either data or phantom")
+    if form.data is not None and form.split is None:
+        raise UserError(f"{where}: 'split' is missing; without test cases nothing can be scored")
+    if form.phantom is not None and form.split is not None:
+        raise UserError(f"{where}: a phantom brings its own split; leave out 'split'")
+    if form.group_by is not None:
+        try:
+            re.compile(form.group_by)
+        except re.error as error:
+            raise UserError(f"{where}: group_by {form.group_by} is not a regular expression ({error})") from error
+    data, split = (None if text is None else _path(text, file) for text in (form.data, form.split))
+    return BenchData(form.name, data, split, form.phantom, form.group_by)
+
+
+def _entry(form: EntryForm, common: Mapping[str, Any], length: Mapping[str, Any], file: Path) -> BenchEntry:
+    from semialign.recipes.load import load_recipe
+    from semialign.training.train import resolve
+
+    where = f"{file}: entry '{form.name}'"
+    if form.labels not in LABELS:
+        raise UserError(f"{where}: labels '{form.labels}'{closest(form.labels, LABELS)}")
+    if form.method is None and form.recipe is None:
+        raise UserError(f"{where}: name a method or a recipe")
+    recipe = form.recipe
+    if recipe is not None and recipe.endswith((".yaml", ".yml")):
+        recipe = str(_path(recipe, file))
+    settings: dict[str, Any] = {}
+    for layer in (common, form.settings, length):
+        settings = merge(settings, layer)
+        if "steps" in layer and "minutes" not in layer:  # or the minutes of a layer below would still rule
+            settings["minutes"] = None
+    if "seed" in settings:
+        raise UserError(f"{where}: 'seed' is not a setting here; list 'seeds' at the top of the file")
+    if form.plugins:
+        settings["plugins"] = list(form.plugins)
+    try:
+        said = {**(load_recipe(recipe) if recipe else {}), **settings}
+        if "steps" not in said and "minutes" not in said:
+            settings["minutes"] = DEFAULT_MINUTES
+        method, training, own, plugins = resolve(form.method, recipe, settings)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    resolved = {"method": method, "training": to_mapping(training), "method_settings": own, "plugins": plugins}
+    return BenchEntry(form.name, form.method, recipe, settings, form.labels, resolved)
+
+
+def _reference(name: str | None, role: str, labels: str, entries: Sequence[BenchEntry], file: Path) -> str | None:
+    if name is None:
+        fitting = (e.name for e in entries if e.labels == labels and e.resolved["method"] == "supervised")
+        return next(fitting, None)
+    try:
+        require_known(name, [entry.name for entry in entries], "entry")
+    except UserError as error:
+        raise UserError(f"{file}: '{role}': {error}") from error
+    if next(entry.labels for entry in entries if entry.name == name) != labels:
+        raise UserError(f"{file}: '{role}': entry '{name}' must have labels: {labels}")
+    return name
+
+
+def _output(form: BenchForm, file: Path, length: Mapping[str, Any]) -> Path:
+    folder = _path(form.output, file) if form.output is not None else Path("bench") / slug(form.name)
+    suffix = "".join(f"-{key}-{value:g}" for key, value in length.items())
+    return folder.with_name(folder.name + suffix)
+
+
+def _length(trainings: Sequence[Mapping[str, Any]]) -> str:
+    minutes = {training["minutes"] for training in trainings}
+    if len(minutes) == 1 and None not in minutes:
+        return f"equal training time: {minutes.pop():g} minutes a run"
+    steps = {training["steps"] for training in trainings}
+    if minutes == {None} and len(steps) == 1:
+        return f"equal number of steps: {steps.pop()} a run (not equal time)"
+    return "entries train for lengths of their own (see the steps and times)"
+
+
+def _path(text: str, file: Path) -> Path:
+    def value(match: re.Match[str]) -> str:
+        name, default = match.groups()
+        found = os.environ.get(name) or default
+        if found is None:
+            raise UserError(f"{file}: {text}: the environment has no {name}; set it, or write ${{{name}:-default}}")
+        # A folder that the user names in the environment counts from where the user stands.
+        return str(Path(found).absolute()) if os.environ.get(name) and match.start() == 0 else found
+
+    path = Path(_VARIABLE.sub(value, text)).expanduser()
+    return (file.parent / path).resolve()
