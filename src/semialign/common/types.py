@@ -59,4 +59,4 @@ class StepOutput(NamedTuple):
 
     losses: dict[str, Tensor]
     views: list[View]
-    log: dict[str, float]
+    log: dict[str, float | Tensor]  # a tensor stays on its device until it is written

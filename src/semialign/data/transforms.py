@@ -139,7 +139,7 @@ def intensities(image: Tensor, strength: Strength, generator: torch.Generator | 
 
     ``generator`` (CPU): without it torch's global one, which the loop seeds every step.
     """
-    if not strength.intensity:
+    if not strength.intensity or not len(image):
         return image
     return torch.stack([_change(sample, strength, generator) for sample in image])
 
@@ -147,6 +147,15 @@ def intensities(image: Tensor, strength: Strength, generator: torch.Generator | 
 def strong(image: Tensor) -> Tensor:
     """Return ``image`` (B, C, *S) under the strong intensity augmentation a student sees; voxels stay in place."""
     return intensities(image, STRENGTHS["strong"])
+
+
+def random_cuboid(image: Tensor, share: float = 2 / 3) -> Tensor:
+    """Return a boolean mask (*S) of a cuboid of ``share`` of each side of ``image`` (B, C, *S), at a random place."""
+    inside = torch.zeros(image.shape[2:], dtype=torch.bool, device=image.device)
+    sides = [max(1, round(n * share)) for n in inside.shape]
+    starts = [int(torch.randint(0, n - side + 1, ())) for n, side in zip(inside.shape, sides, strict=True)]
+    inside[tuple(slice(a, a + side) for a, side in zip(starts, sides, strict=True))] = True
+    return inside
 
 
 def _change(sample: Tensor, strength: Strength, generator: torch.Generator | None) -> Tensor:
@@ -189,5 +198,6 @@ def _blur(sample: Tensor, sigma: float) -> Tensor:
         shape, pad = [1, 1] + [1] * dims, [0] * (2 * dims)
         shape[2 + axis] = len(taps)
         pad[2 * (dims - 1 - axis)] = pad[2 * (dims - 1 - axis) + 1] = radius
-        x = convolve(F.pad(x, pad, mode="replicate"), taps.view(shape))
+        with torch.autocast(x.device.type, enabled=False):  # a method's step is inside it, and images are not rounded
+            x = convolve(F.pad(x, pad, mode="replicate"), taps.view(shape))
     return x[:, 0]

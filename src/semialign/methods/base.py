@@ -98,7 +98,7 @@ class Method(nn.Module, ABC):
                 terms.update({f"{name} {view.name}": value for name, value in own.items()})
         total = torch.stack([value.float() for value in terms.values()]).sum()
         logged = {name: value.detach().float() for name, value in terms.items()}
-        return total, logged | {name: torch.as_tensor(float(v)) for name, v in step.log.items()}
+        return total, logged | {name: torch.as_tensor(v, dtype=torch.float32) for name, v in step.log.items()}
 
 
 def make_optimiser(parameters: Iterable[nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:

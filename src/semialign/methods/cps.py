@@ -18,8 +18,10 @@ class CrossPseudoSettings:
 
     weight: float = 0.1
     """Of the cross supervision, at the end of its ramp-up."""
+    start: float = 0.3
+    """Share of the run that trains on labels alone."""
     rampup_steps: int | None = None
-    """Steps of the sigmoid ramp-up (default: 0.4 of the run)."""
+    """Steps of the sigmoid ramp-up after the start (default: 0.4 of what is left of the run)."""
     on_labelled: bool = False
     """Whether the networks supervise each other on labelled patches too, as the paper does (SSL4MIS does not)."""
     strong: bool = False
@@ -40,9 +42,11 @@ class CrossPseudoSupervision(Method):
     def losses(self, batch: Batch, progress: Progress) -> StepOutput:
         """Return both supervised losses and the cross supervision of both networks."""
         labelled = len(batch.image_l)
-        image = torch.cat([batch.image_l, strong(batch.image_u) if self.settings.strong else batch.image_u])
+        ramp = ramp_of(self.settings.rampup_steps, progress, start=self.settings.start)
+        weak = batch.image_u if ramp else batch.image_u[:0]
+        image = torch.cat([batch.image_l, strong(weak) if self.settings.strong else weak])
         outputs = [self.first(image), self.second(image)]
-        unlabelled = torch.full((len(batch.image_u), *image.shape[2:]), -1, device=image.device)
+        unlabelled = torch.full((len(weak), *image.shape[2:]), -1, device=image.device)
         label = torch.cat([batch.label_l, unlabelled])
         names = ("first", "second")
         losses = {
@@ -52,10 +56,10 @@ class CrossPseudoSupervision(Method):
         views = [
             View(n, net, image, o, label) for n, net, o in zip(names, (self.first, self.second), outputs, strict=True)
         ]
-        log: dict[str, float] = {}
+        log: dict[str, float | Tensor] = {}
         start = 0 if self.settings.on_labelled else labelled
-        if len(image) > start:
-            log["ramp"] = ramp_of(self.settings.rampup_steps, progress)
+        if ramp and len(image) > start:
+            log["ramp"] = ramp
             one, other = (output.logits[start:] for output in outputs)
             cross = cross_entropy(one, other.argmax(1)) + cross_entropy(other, one.argmax(1))
             losses["cross"] = self.settings.weight * log["ramp"] * cross

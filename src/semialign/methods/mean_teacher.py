@@ -1,4 +1,4 @@
-"""Mean teacher (Tarvainen and Valpola, NeurIPS 2017) for segmentation, as UA-MT and SSL4MIS use it."""
+"""Mean teacher (Tarvainen and Valpola, NeurIPS 2017) for segmentation; by default with CutMix and pseudo-labels."""
 
 from dataclasses import dataclass
 
@@ -6,70 +6,94 @@ import torch
 from torch import Tensor
 
 from semialign.common.ema import frozen_copy, update_ema
+from semialign.common.errors import require_known
 from semialign.common.schedules import sigmoid_rampup
 from semialign.common.types import Batch, Output, Progress, StepOutput, View
-from semialign.data.transforms import strong
+from semialign.data.transforms import random_cuboid, strong
 from semialign.losses.segmentation import dice_ce
 from semialign.methods.base import Method
 
 
 @dataclass(frozen=True)
 class MeanTeacherSettings:
-    """Settings of ``mean-teacher``."""
+    """Settings of ``mean-teacher``; the recipe ``mean-teacher-classic`` has the published ones."""
 
-    weight: float = 0.1
+    weight: float = 1.0
     """Of the consistency, at the end of its ramp-up."""
+    start: float = 0.3
+    """Share of the run that trains on labels alone: a teacher that knows nothing teaches nothing, and costs time."""
     rampup_steps: int | None = None
-    """Steps of the sigmoid ramp-up (default: 0.4 of the run)."""
-    ema_decay: float = 0.99
-    """Of the teacher's weights; it starts lower, as ``min(1 - 1/(t+1), ema_decay)``."""
+    """Steps of the sigmoid ramp-up after the start (default: 0.4 of what is left of the run)."""
+    consistency: str = "pseudo-label"
+    """``pseudo-label`` ((CE + Dice) / 2 to the class the teacher is sure of) or ``squared-error`` of the softmax."""
+    confidence: float = 0.9
+    """``pseudo-label``: the teacher's probability from which a voxel counts."""
+    mix: float = 1.0
+    """Probability that a cuboid of each unlabelled patch comes from another one (CutMix), target and all."""
     strong: bool = True
     """Whether the student sees its unlabelled patches under strong intensity augmentation."""
     noise: float = 0.1
     """Standard deviation of the noise the teacher's image gets, clamped at twice that."""
+    ema_decay: float | None = None
+    """Of the teacher's weights (default: 1 - 25/steps, from 0.9 to 0.999); lower at first: ``min(1 - 1/(t+1), it)``."""
     predict_with: str = "teacher"
     """``teacher`` or ``student``."""
 
 
 class MeanTeacher(Method):
-    """``0.5 (CE + Dice)`` on labels, and squared error of the softmax to the teacher's on unlabelled patches."""
+    """``0.5 (CE + Dice)`` on labels, and agreement with the moving average's predictions on unlabelled patches."""
 
     Settings = MeanTeacherSettings
     settings: MeanTeacherSettings
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        require_known(self.settings.predict_with, ("teacher", "student"), "predict_with")
+        require_known(self.settings.consistency, ("pseudo-label", "squared-error"), "consistency")
         self.network = self.student()
         self.teacher = frozen_copy(self.network)
 
     def losses(self, batch: Batch, progress: Progress) -> StepOutput:
         """Return the supervised and the consistency loss."""
-        labelled = len(batch.image_l)
-        weak = batch.image_u
-        image = torch.cat([batch.image_l, strong(weak) if self.settings.strong else weak])
+        labelled, settings = len(batch.image_l), self.settings
+        ramp = ramp_of(settings.rampup_steps, progress, start=settings.start)
+        weak = batch.image_u if ramp else batch.image_u[:0]
+        seen = strong(weak) if settings.strong else weak
+        cuboid = random_cuboid(weak) if len(weak) > 1 and settings.mix and torch.rand(()) < settings.mix else None
+        image = torch.cat([batch.image_l, mixed(seen, cuboid)])
         output: Output = self.network(image)
-        supervised = dice_ce(output.logits[:labelled], batch.label_l)
         unlabelled = torch.full((len(weak), *image.shape[2:]), -1, device=image.device)
         view = View("student", self.network, image, output, torch.cat([batch.label_l, unlabelled]))
-        losses, log = {"supervised": supervised}, {}
+        log: dict[str, float | Tensor] = {}
+        losses = {"supervised": dice_ce(output.logits[:labelled], batch.label_l)}
         if len(weak):
-            ramp = ramp_of(self.settings.rampup_steps, progress)
-            losses["consistency"] = (
-                self.settings.weight * ramp * self.consistency(output.logits[labelled:], weak, progress)
-            )
-            log["ramp"] = ramp
+            target, sure = self.targets(weak, progress)
+            target, sure = mixed(target, cuboid), mixed(sure, cuboid)
+            losses["consistency"] = settings.weight * ramp * self.consistency(output.logits[labelled:], target, sure)
+            log = {"ramp": ramp, "sure": sure.mean()}
         return StepOutput(losses, [view], log)
 
-    def consistency(self, logits: Tensor, weak: Tensor, progress: Progress) -> Tensor:
-        """Return the mean squared error of the student's softmax to the teacher's, over voxels and classes."""
-        with torch.no_grad():
-            target = self.teacher(noisy(weak, self.settings.noise)).logits.float().softmax(1)
-        return (logits.float().softmax(1) - target).square().mean()
+    @torch.no_grad()
+    def targets(self, weak: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
+        """Return the teacher's probabilities (U, C, *S) of the weak images and where they count (U, 1, *S), 0 or 1."""
+        target = self.teacher(noisy(weak, self.settings.noise)).logits.float().softmax(1)
+        limit = self.settings.confidence if self.settings.consistency == "pseudo-label" else 0.0
+        return target, (target.amax(1, keepdim=True) >= limit).float()
+
+    def consistency(self, logits: Tensor, target: Tensor, sure: Tensor) -> Tensor:
+        """Return the loss of ``logits`` to ``target`` where ``sure``; squared: ``sum(sure err) / (C sum sure)``."""
+        if self.settings.consistency == "pseudo-label":
+            return dice_ce(logits, torch.where(sure[:, 0] > 0, target.argmax(1), -1))
+        error = (logits.float().softmax(1) - target).square()
+        return (sure * error).sum() / (error.shape[1] * sure.sum() + 1e-16)
 
     def after_step(self, progress: Progress) -> None:
         """Move the teacher towards the student."""
-        decay = min(1 - 1 / (progress.step + 2), self.settings.ema_decay)
-        update_ema(self.teacher, self.network, decay)
+        # The published 0.99 remembers some hundredth of the published runs; a short run needs a shorter memory, or its
+        # teacher is an average of beginners.
+        decay = self.settings.ema_decay
+        decay = min(max(1 - 25 / progress.max_steps, 0.9), 0.999) if decay is None else decay
+        update_ema(self.teacher, self.network, min(1 - 1 / (progress.step + 2), decay))
 
     def predict(self, image: Tensor) -> Tensor:
         """Return the softmax of the teacher's (or student's) logits."""
@@ -77,11 +101,23 @@ class MeanTeacher(Method):
         return network(image).logits.float().softmax(1)
 
 
+def mixed(values: Tensor, cuboid: Tensor | None) -> Tensor:
+    """Return ``values`` (U, ..., *S) with each sample's ``cuboid`` (*S) replaced by the sample before it."""
+    return values if cuboid is None else torch.where(cuboid, values.roll(1, 0), values)
+
+
 def noisy(image: Tensor, deviation: float) -> Tensor:
     """Return ``image + clamp(deviation N(0, 1), +-2 deviation)``."""
     return image + (deviation * torch.randn_like(image)).clamp(-2 * deviation, 2 * deviation)
 
 
-def ramp_of(rampup_steps: int | None, progress: Progress) -> float:
-    """Return the ramp-up at ``progress``, over 0.4 of the run where ``rampup_steps`` is not given."""
-    return sigmoid_rampup(progress.step, 0.4 * progress.max_steps if rampup_steps is None else rampup_steps)
+def ramp_of(rampup_steps: int | None, progress: Progress, *, start: float = 0.0) -> float:
+    """Return the ramp-up at ``progress``: 0 before the share ``start`` of the run, then the sigmoid.
+
+    It takes ``rampup_steps`` (default: 0.4 of the steps after the start).
+    """
+    first = round(start * progress.max_steps)
+    if progress.step < first:
+        return 0.0
+    length = 0.4 * (progress.max_steps - first) if rampup_steps is None else rampup_steps
+    return sigmoid_rampup(progress.step - first, length)

@@ -13,8 +13,16 @@ from semialign.methods.mean_teacher import MeanTeacher, MeanTeacherSettings, noi
 
 @dataclass(frozen=True)
 class UncertaintyAwareSettings(MeanTeacherSettings):
-    """Settings of ``ua-mt``: the mean teacher's, and the number of passes."""
+    """Settings of ``ua-mt``: the mean teacher's, as published, and the number of passes."""
 
+    weight: float = 0.1
+    """Of the consistency, at the end of its ramp-up."""
+    start: float = 0.0
+    """Share of the run that trains on labels alone."""
+    consistency: str = "squared-error"
+    """As the mean teacher's."""
+    mix: float = 0.0
+    """As the mean teacher's."""
     passes: int = 8
     """Noisy passes of the teacher whose mean softmax tells where it is sure."""
 
@@ -25,18 +33,14 @@ class UncertaintyAwareMeanTeacher(MeanTeacher):
     Settings = UncertaintyAwareSettings
     settings: UncertaintyAwareSettings
 
-    def consistency(self, logits: Tensor, weak: Tensor, progress: Progress) -> Tensor:
-        """Return ``sum(mask sq_err) / (C sum mask)``, mask where the entropy is under ``(0.75 + 0.25 ramp) ln C``."""
-        passes = [self._teacher(weak) for _ in range(self.settings.passes)]
-        mean = torch.stack(passes).mean(0)
-        entropy = -(mean * mean.clamp(min=1e-6).log()).sum(1, keepdim=True)
-        classes = logits.shape[1]
-        threshold = (0.75 + 0.25 * sigmoid_rampup(progress.step, progress.max_steps)) * math.log(classes)
-        sure = (entropy < threshold).float()
-        error = (logits.float().softmax(1) - self._teacher(weak)).square()
-        return (sure * error).sum() / (classes * sure.sum() + 1e-16)
-
     @torch.no_grad()
+    def targets(self, weak: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
+        """Return one pass, and where the entropy of the mean of others is under ``(0.75 + 0.25 ramp) ln C``."""
+        mean = torch.stack([self._teacher(weak) for _ in range(self.settings.passes)]).mean(0)
+        entropy = -(mean * mean.clamp(min=1e-6).log()).sum(1, keepdim=True)
+        share = 0.75 + 0.25 * sigmoid_rampup(progress.step, progress.max_steps)
+        return self._teacher(weak), (entropy < share * math.log(mean.shape[1])).float()
+
     def _teacher(self, weak: Tensor) -> Tensor:
         probabilities: Tensor = self.teacher(noisy(weak, self.settings.noise)).logits.float().softmax(1)
         return probabilities
