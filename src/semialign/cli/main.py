@@ -40,14 +40,22 @@ def main(argv: list[str] | None = None) -> int:
 
         module.run(tyro.cli(module.Arguments, prog=f"semialign {argv[0]}", args=argv[1:], description=module.__doc__))
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error.filename or 'this computer'}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
     except SystemExit as stop:  # tyro's own: 0 after --help, 2 after a wrong option
-        return stop.code if isinstance(stop.code, int) else 2
+        return stop.code if isinstance(stop.code, int) else 2 * (stop.code is not None)
     return 0
+
+
+def _one_line(error: Exception) -> str:
+    # What a loader's process raises arrives with that process's traceback around it.
+    return " ".join(str(error).rsplit("UserError: ", 1)[-1].split())
 
 
 def _help() -> str:

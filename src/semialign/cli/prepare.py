@@ -36,8 +36,11 @@ def run(arguments: Arguments) -> None:
             accelerator=arguments.accelerator,
             progress=progress,
         )
-    for warning in done.fingerprint["warnings"]:
+    warnings = done.fingerprint["warnings"]
+    for warning in warnings[:20]:
         print(f"note: {warning}")
+    if len(warnings) > 20:
+        print(f"note: {len(warnings) - 20} more such notes stand in {done.folder / 'fingerprint.json'}")
     parts = ", ".join(f"{n} {part}" for part, n in done.fingerprint["parts"].items())
     plan = done.plan
     print(f"{done.dataset.name}: {parts}; patches of {' x '.join(map(str, plan.patch_size))}", end="")

@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
+
+if TYPE_CHECKING:
+    from semialign.data.splits import Split
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Arguments:
 
 def run(arguments: Arguments) -> None:
     """Write the split file and say how many cases each part holds."""
+    from semialign.common.errors import UserError
     from semialign.data.dataset import load_dataset
     from semialign.data.splits import PARTS, load_groups, make_split, write_split
 
@@ -44,5 +49,19 @@ def run(arguments: Arguments) -> None:
     )
     name = f"split-{arguments.labelled}-labelled-seed-{arguments.seed}.json"
     path = arguments.output or arguments.data / name
+    if path.exists() and not _same(path, split):
+        raise UserError(f"{path}: holds something else already; move it or choose another --output")
     write_split(path, split)
     print(f"{path}: " + ", ".join(f"{len(getattr(split, part))} {part}" for part in PARTS))
+
+
+def _same(path: Path, split: "Split") -> bool:
+    from semialign.common.errors import UserError
+    from semialign.common.files import read_json
+    from semialign.data.splits import PARTS
+
+    try:
+        old = read_json(path)
+    except UserError:
+        return False
+    return isinstance(old, dict) and all(old.get(part) == list(getattr(split, part)) for part in PARTS)

@@ -22,10 +22,11 @@ def update_ema(teacher: nn.Module, student: nn.Module, decay: float) -> None:
     Raises ``ValueError`` where the two modules differ in structure, rather than averaging by position.
     """
     ours, theirs = teacher.state_dict(), student.state_dict()
-    if ours.keys() != theirs.keys():
+    if {n: v.shape for n, v in ours.items()} != {n: v.shape for n, v in theirs.items()}:
         raise ValueError("teacher and student differ in structure")
     floating = [name for name, value in ours.items() if value.is_floating_point()]
-    torch._foreach_lerp_([ours[n] for n in floating], [theirs[n].to(ours[n].dtype) for n in floating], 1.0 - decay)
+    if floating:
+        torch._foreach_lerp_([ours[n] for n in floating], [theirs[n].to(ours[n].dtype) for n in floating], 1.0 - decay)
     for name, value in ours.items():
         if not value.is_floating_point():
             value.copy_(theirs[name])

@@ -16,6 +16,7 @@ from semialign.common.errors import UserError
 from semialign.common.files import read_json
 from semialign.data.image_io import DICOM, ENDINGS, PICTURES, Grid, Image, difference, ending_of, read_image, stem_of
 
+_NOTES = ("", ".txt", ".json", ".csv", ".raw", ".md")  # what may lie beside the images
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})$")
 
 
@@ -136,17 +137,19 @@ def _channel_names(about: Path, described: dict[str, Any]) -> tuple[str, ...]:
 
 
 def labels_described(about: Path, described: dict[str, Any]) -> tuple[dict[str, int], int | None]:
-    """Return class names to values, and the ignore value, of a parsed ``dataset.json``; ``about`` names it in errors."""
+    """Return class names to values, and the ignore value, of a ``dataset.json``; ``about`` names it in errors."""
     labels = described.get("labels")
     if not isinstance(labels, dict) or not labels:
         raise UserError(f'{about}: "labels" is missing; write for example {{"background": 0, "liver": 1}}')
-    if all(isinstance(v, str) for v in labels.values()) and all(str(k).isdigit() for k in labels):
+    if all(isinstance(v, str) for v in labels.values()) and all(str(k).isdecimal() for k in labels):
         labels = {name: int(value) for value, name in labels.items()}  # the Decathlon's way round
     for name, value in labels.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise UserError(f'{about}: label "{name}" must be one whole number, not {value!r}')
     ignore = labels.get("ignore")
     classes = {name: value for name, value in labels.items() if name != "ignore"}
+    if ignore in classes.values():
+        raise UserError(f'{about}: label "ignore" has the value {ignore} of a class; give it one of its own')
     if sorted(classes.values()) != list(range(len(classes))) or len(classes) < 2:
         raise UserError(f'{about}: "labels" must number the classes 0 (background), 1, 2, ... without gaps')
     return classes, ignore
@@ -155,47 +158,82 @@ def labels_described(about: Path, described: dict[str, Any]) -> tuple[dict[str, 
 def _cases(root: Path, channels: tuple[str, ...], described: dict[str, Any]) -> dict[str, Case]:
     images_folder, labels_folder = root / "imagesTr", root / "labelsTr"
     if not images_folder.is_dir():
-        raise UserError(f"{images_folder}: missing; the images of a data set stand there as CASE_0000.nii.gz")
-    wanted = described.get("image_file_ending", described.get("file_ending"))
+        found = "a file" if images_folder.exists() else "missing"
+        raise UserError(f"{images_folder}: {found}; the images of a data set stand in this folder as CASE_0000.nii.gz")
+    wanted = str(described.get("image_file_ending", described.get("file_ending")) or "").lower()
+    wanted = f".{wanted}" if wanted and not wanted.startswith(".") else wanted
+    if wanted and wanted not in (*ENDINGS, f".{DICOM}", ".dcm"):
+        raise UserError(f"{root / 'dataset.json'}: file_ending {wanted} is none of {', '.join(ENDINGS)}")
     files: dict[str, dict[int, Path]] = {}
-    for path in sorted(images_folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        ending = ending_of(path)
-        if not ending or (wanted and ending not in (DICOM, str(wanted).lower())):
-            if ending or path.suffix not in ("", ".txt", ".json", ".csv", ".raw", ".md"):
-                raise UserError(f"{path}: not a {wanted or ' or '.join(ENDINGS)} file, as dataset.json says; move it")
-            continue
+    for path in _image_files(images_folder, wanted):
         match = _CHANNEL.match(stem_of(path))
         if not match:
             raise UserError(f"{path}: name must end in a channel number, such as {stem_of(path)}_0000")
-        files.setdefault(match["case"], {})[int(match["channel"])] = path
+        channel = files.setdefault(match["case"], {})
+        other = channel.setdefault(int(match["channel"]), path)
+        if other != path:
+            raise UserError(f"{path}: the same channel of the same case as {other.name}; move one of them")
     if not files:
         raise UserError(f"{images_folder}: no images; they stand there as CASE_0000{wanted or '.nii.gz'}")
     labels = _label_files(labels_folder)
     unknown = sorted(set(labels) - set(files))
     if unknown:
-        raise UserError(f"{labels[unknown[0]]}: a label without image; add {unknown[0]}_0000 to imagesTr or move it")
+        path, case = labels[unknown[0]], _CHANNEL.match(unknown[0])
+        if case and case["case"] in files:
+            raise UserError(
+                f"{path}: a label's name has no channel number; rename it to {case['case']}{ending_of(path)}"
+            )
+        raise UserError(f"{path}: a label without image; add {unknown[0]}_0000 to imagesTr or move it")
     return {
         name: Case(name, _in_order(images_folder / name, found, channels), labels.get(name))
         for name, found in sorted(files.items())
     }
 
 
+def _image_files(folder: Path, wanted: str) -> list[Path]:
+    paths = []
+    for path in _visible(folder):
+        ending = ending_of(path)
+        if not ending or (wanted in ENDINGS and ending not in (DICOM, wanted)):
+            if ending or path.suffix.lower() not in _NOTES:
+                kind = f"a {wanted} file, as dataset.json says" if wanted else "an image file semialign reads"
+                raise UserError(f"{path}: not {kind}; move it")
+            continue
+        paths.append(path)
+    return paths
+
+
 def _in_order(case: Path, found: dict[int, Path], channels: tuple[str, ...]) -> tuple[Path, ...]:
+    count = f"dataset.json names {len(channels)} channel{'s' if len(channels) > 1 else ''}"
+    for channel, path in sorted(found.items()):
+        if channel >= len(channels):
+            raise UserError(f"{path}: one channel too many; {count}, numbered from 0; add it there or move the file")
     # One picture may hold all channels (RGB), so a single file is left to read_case to judge.
-    if sorted(found) != list(range(len(found))) or len(found) not in (1, len(channels)):
-        lacking = next(i for i in range(len(channels)) if i not in found) if len(found) < len(channels) else 0
-        raise UserError(f"{case}_{lacking:04d}: missing or too many; dataset.json names {len(channels)} channels")
-    if len(found) == 1 and len(channels) > 1 and ending_of(found[0]) not in PICTURES:
-        raise UserError(f"{case}_0001: missing; dataset.json names {len(channels)} channels, one file each")
+    if sorted(found) == [0] and ending_of(found[0]) in PICTURES:
+        return (found[0],)
+    for channel in range(len(channels)):
+        if channel not in found:
+            ending = ending_of(next(iter(found.values())))
+            ending = "" if ending == DICOM else ending
+            raise UserError(f"{case}_{channel:04d}{ending}: missing; {count}, one file each; add the file")
     return tuple(found[i] for i in range(len(found)))
 
 
 def _label_files(folder: Path) -> dict[str, Path]:
     if folder.is_file():
         raise UserError(f"{folder}: a file, but a folder of labels is wanted")
-    if not folder.exists():
-        return {}
-    paths = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(".") and ending_of(p)]
-    return {stem_of(path): path for path in paths}
+    labels: dict[str, Path] = {}
+    for path in _visible(folder) if folder.exists() else []:
+        ending = ending_of(path)
+        if ending in ("", DICOM):
+            if path.suffix.lower() not in _NOTES:
+                raise UserError(f"{path}: not a label file semialign reads ({', '.join(ENDINGS)}); convert or move it")
+            continue
+        other = labels.setdefault(stem_of(path), path)
+        if other != path:
+            raise UserError(f"{path}: a second label of the case of {other.name}; move one of them")
+    return labels
+
+
+def _visible(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]

@@ -17,31 +17,31 @@ OUTLIER = 100.0
 def fingerprint_case(dataset: Dataset, case: Case, labelled: bool) -> dict[str, Any]:
     """Check one case and describe it; ``labelled`` opens its label.
 
-    Returns size and spacing (canonical axes), per channel percentiles and a sample of intensities (from the foreground
-    where there is a label), voxels per class, and warnings. Raises :class:`UserError` for a faulty file.
+    Returns size and spacing (canonical axes), per channel a sample of intensities (from the foreground where there is a
+    label), voxels per class, and warnings. Raises :class:`UserError` for a faulty file.
     """
     image = read_case(case, len(dataset.channel_names))
     warnings = [f"{case.images[0].name}: {text}" for channel in image.array if (text := _outlier(channel)) is not None]
     counts: list[int] | None = None
-    mask = np.ones(image.grid.shape, bool)
+    where: np.ndarray | None = None
     if labelled and case.label is not None:
         label, grid = read_label(case.label)
         check_label(case.label, label, grid, image.grid, dataset)
         counts = [int((label == value).sum()) for value in range(dataset.num_classes)]
         foreground = (label > 0) & (label < dataset.num_classes)
         # CT windows follow the labelled structures; a picture's channels are described as a whole.
-        mask = foreground if foreground.any() and not image.grid.picture else mask
+        where = np.flatnonzero(foreground) if foreground.any() and not image.grid.picture else None
         if not any(counts[1:]):
             warnings.append(f"{case.label.name}: holds background alone")
     rng = numpy_rng("fingerprint", case.id)
-    where = np.flatnonzero(mask)
-    where = where if len(where) <= SAMPLES else where[rng.integers(0, len(where), SAMPLES)]
+    count = image.array[0].size if where is None else len(where)
+    drawn = rng.integers(0, count, SAMPLES) if count > SAMPLES else np.arange(count)
+    where = drawn if where is None else where[drawn]
     return {
         "case": case.id,
         "picture": image.grid.picture,
         "size": list(canonical_shape(image.grid)),
         "spacing": [round(float(s), 6) for s in canonical_spacing(image.grid)],
-        "percentiles": [[float(v) for v in np.percentile(c, [0, 0.5, 50, 99.5, 100])] for c in image.array],
         "samples": [c.ravel()[where].astype(np.float32).tolist() for c in image.array],
         "voxels": counts,
         "warnings": warnings,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from semialign.common.errors import UserError, require_known
 from semialign.common.seeding import derive_seed, numpy_rng, torch_rng
 from semialign.common.types import Batch
 from semialign.data.plan import Plan
@@ -42,13 +43,20 @@ class TwoStream(Dataset[Batch]):
         self.batch = {"labelled": batch[0], "unlabelled": batch[1] if unlabelled else 0}
         self.seed, self.stage, self.rank, self.world = seed, stage, rank, world
         self.foreground = foreground
+        require_known(augmentation, STRENGTHS, "augmentation")
         self.strength = STRENGTHS[augmentation]
+        self.mirror = () if augmentation == "none" else plan.mirror_axes
         self.spacing = plan.spacing or (1.0,) * plan.dimensions
 
     def __getitem__(self, step: int) -> Batch:
         """Return the batch of ``step``."""
-        image_l, label_l, index_l = self._stream("labelled", step)
-        image_u, _, index_u = self._stream("unlabelled", step)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as in a worker: a sum's last bits depend on the number of threads
+        try:
+            image_l, label_l, index_l = self._stream("labelled", step)
+            image_u, _, index_u = self._stream("unlabelled", step)
+        finally:
+            torch.set_num_threads(threads)
         return Batch(image_l, label_l, image_u, index_l, index_u)
 
     def _stream(self, name: str, step: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -78,7 +86,7 @@ class TwoStream(Dataset[Batch]):
     def _patch(self, case: str, rng: np.random.Generator, labelled: bool) -> tuple[Tensor, Tensor | None]:
         about, patch = self.store.about(case), np.array(self.plan.patch_size)
         shape = np.array(about["shape"])
-        matrix = random_matrix(rng, self.strength, self.spacing, self.plan.mirror_axes)
+        matrix = random_matrix(rng, self.strength, self.spacing, self.mirror)
         field = random_field(rng, self.strength, patch.tolist())
         centre = self._centre(rng, shape, patch, about["points"] if labelled else {})
         low, high = (corner.tolist() for corner in source_box(matrix, centre, patch.tolist(), field))
@@ -107,7 +115,7 @@ class TwoStream(Dataset[Batch]):
 def batches(data: TwoStream, steps: range, workers: int) -> Iterator[Batch]:
     """Yield the batches of ``steps`` in order; ``workers`` processes load ahead and change no number."""
     loader: DataLoader[Any] = DataLoader(
-        data,
+        _Carried(data),
         batch_size=None,
         sampler=_Steps(steps),
         num_workers=workers,
@@ -116,7 +124,23 @@ def batches(data: TwoStream, steps: range, workers: int) -> Iterator[Batch]:
         # DataLoader draws a base seed from here rather than from the global generator, whose state belongs to the step.
         generator=torch.Generator().manual_seed(derive_seed(data.seed, "loader")),
     )
-    yield from loader
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
+
+
+class _Carried(Dataset[Batch | UserError]):
+    """Returns a user's mistake instead of raising it: a worker would wrap its traceback around the one line."""
+
+    def __init__(self, data: TwoStream) -> None:
+        self.data = data
+
+    def __getitem__(self, step: int) -> Batch | UserError:
+        try:
+            return self.data[step]
+        except UserError as error:
+            return UserError(str(error))
 
 
 class _Steps(torch.utils.data.Sampler[int]):

@@ -2,18 +2,20 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from semialign.common.errors import UserError
+from semialign.common.errors import UserError, closest
 from semialign.common.files import read_yaml, write_text
 from semialign.config import from_mapping, to_mapping
 
 VERSION = 1
+SCHEMES = ("ct", "picture", "z-score")
+ACCELERATORS = ("auto", "cpu", "cuda", "gpu")
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,9 @@ class Normalisation:
     scheme: str
     """``ct`` (fixed window, mean and spread), ``z-score`` (the case's own), ``picture`` (fixed mean and spread)."""
     low: float | None = None
-    """``ct``: lower end of the window, HU."""
+    """``ct``, ``picture``: lower end of the window (HU, grey value)."""
     high: float | None = None
-    """``ct``: upper end of the window, HU."""
+    """``ct``, ``picture``: upper end of the window."""
     mean: float = 0.0
     """``ct``, ``picture``: taken off."""
     std: float = 1.0
@@ -85,9 +87,12 @@ def budget_at_hand(accelerator: str = "auto") -> Budget:
 
     The processor's is set for steps of a fifth of a second on two cores: there, context bought by coarser voxels is
     worth more than detail. The GPU's follows its memory: a 3D U-Net of width 32 at bfloat16 takes some 5 kB a voxel.
+    Raises :class:`UserError` where a GPU is asked for and none is there.
     """
     import torch
 
+    if accelerator in ("cuda", "gpu") and not torch.cuda.is_available():
+        raise UserError(f"--accelerator {accelerator}: no GPU is seen here; use cpu or auto")
     if accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory
         voxels = int(min(160**3, max(64**3, memory / (2 * 5_000 * 4))))
@@ -108,8 +113,10 @@ def make_plan(
         patch = _patch(size, spacing, budget.voxels, len(budget.widths))
     else:
         shrink = min(1.0, math.sqrt(budget.pixels / float(size.prod())))
-        picture_size = tuple(max(32, 32 * round(n * shrink / 32)) for n in size)
-        patch = np.array(picture_size)
+        patch = np.array([max(32, 32 * round(n * shrink / 32)) for n in size])
+        while patch.prod() > budget.pixels and patch.max() > 32:
+            patch[patch.argmax()] -= 32  # rounding went up
+        picture_size = tuple(int(n) for n in patch)
     strides, kernels = _pooling(patch, spacing if spacing is not None else np.ones(2), len(budget.widths))
     mirror = _mirror_axes(class_names, volumes)
     return Plan(
@@ -141,17 +148,41 @@ def load_plan(path: Path) -> Plan:
         plan = from_mapping(Plan, value, str(path))
     except TypeError as error:
         raise UserError(f"{path}: a key is missing; delete the file and prepare the data again") from error
-    steps = np.prod(np.array(plan.strides), axis=0)
-    levels = {len(plan.widths), len(plan.strides), len(plan.kernels)}
-    if len(levels) != 1 or any(len(s) != plan.dimensions for s in (plan.patch_size, *plan.strides, *plan.kernels)):
-        raise UserError(
-            f"{path}: widths, strides and kernels must have a row for every level and a number for every axis"
-        )
-    if np.any(np.array(plan.patch_size) % steps):
-        raise UserError(
-            f"{path}: patch_size {list(plan.patch_size)} must be multiples of {steps.tolist()}, the strides' product"
-        )
+    fault = next(_faults(plan), None)
+    if fault:
+        raise UserError(f"{path}: {fault}")
     return plan
+
+
+def _faults(plan: Plan) -> Iterator[str]:
+    """Yield what is wrong with a plan that a person may have changed; later checks rely on earlier ones."""
+    dims, levels = plan.dimensions, len(plan.widths)
+    if dims not in (2, 3):
+        yield f"dimensions must be 2 or 3, not {dims}"
+    rows = (plan.patch_size, *plan.strides, *plan.kernels)
+    if not levels == len(plan.strides) == len(plan.kernels) or any(len(row) != dims for row in rows):
+        yield "widths, strides and kernels must have a row for every level and a number for every axis"
+    if not levels or min(n for row in (plan.widths, *rows) for n in row) < 1:
+        yield "widths, strides, kernels and patch_size must be whole numbers above 0"
+    if max(plan.strides[0]) > 1 or any(n % 2 == 0 for row in plan.kernels for n in row):
+        yield "the first strides must be 1 and all kernels odd"
+    steps = np.prod(np.array(plan.strides), axis=0)
+    if np.any(np.array(plan.patch_size) % steps):
+        yield f"patch_size {list(plan.patch_size)} must be multiples of {steps.tolist()}, the strides' product"
+    for name, sizes in (("spacing", plan.spacing), ("picture_size", plan.picture_size)):
+        if sizes is not None and (len(sizes) != dims or not all(0 < s < math.inf for s in sizes)):
+            yield f"{name} {list(sizes)} must be {dims} numbers above 0, or null"
+    if not set(plan.mirror_axes) <= set(range(dims)):
+        yield f"mirror_axes {list(plan.mirror_axes)} must be among {list(range(dims))}"
+    if plan.batch_labelled < 1 or plan.batch_unlabelled < 0:
+        yield "batch_labelled must be at least 1 and batch_unlabelled at least 0"
+    for how in plan.normalisation:
+        if how.scheme not in SCHEMES:
+            yield f"unknown normalisation '{how.scheme}'{closest(how.scheme, SCHEMES)}"
+        if not (math.isfinite(how.mean) and 0 < how.std < math.inf):
+            yield "a normalisation's mean must be a number and its std a number above 0"
+        if how.low is not None and how.high is not None and not how.low < how.high:
+            yield f"a normalisation's low ({how.low:g}) must be below its high ({how.high:g})"
 
 
 def write_plan(path: Path, plan: Plan) -> None:
@@ -190,7 +221,10 @@ def _normalisations(fingerprint: dict[str, Any], channel_names: Sequence[str]) -
             # The window holds what the labelled structures show; nnU-Net's rule (0.5 and 99.5 percentiles).
             result.append(Normalisation("ct", seen["low"], seen["high"], seen["mean"], max(seen["std"], 1e-3)))
         elif fingerprint["picture"]:
-            result.append(Normalisation("picture", None, None, seen["mean"], max(seen["std"], 1e-3)))
+            # Three times the usual range: nothing of an ordinary picture, but a single hot pixel of 16 bits.
+            spread = seen["high"] - seen["low"] or math.inf
+            low, high = (v if math.isfinite(v) else None for v in (seen["low"] - spread, seen["high"] + spread))
+            result.append(Normalisation("picture", low, high, seen["mean"], max(seen["std"], 1e-3)))
         else:
             result.append(Normalisation("z-score"))
     return result
@@ -246,7 +280,7 @@ def _pooling(
     kernels = [tuple(3 if s < 2 * now.min() else 1 for s in now)]
     while len(strides) < levels:
         pools = (at >= 8) & (now < 2 * now[at >= 8].min() if (at >= 8).any() else False)
-        if not pools.any() or np.any(at[at >= 8] < 8):
+        if not pools.any():
             break
         step = np.where(pools, 2, 1)
         now, at = now * step, at / step

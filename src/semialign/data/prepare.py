@@ -3,26 +3,30 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
-from semialign.common.errors import UserError
+from semialign.common.errors import UserError, require_known
 from semialign.common.files import make_folder, read_json, write_json
 from semialign.config import to_mapping
 from semialign.data.dataset import Case, Dataset, load_dataset
 from semialign.data.fingerprint import fingerprint_case, summarise
-from semialign.data.plan import Plan, budget_at_hand, load_plan, make_plan, write_plan
+from semialign.data.plan import ACCELERATORS, Plan, budget_at_hand, load_plan, make_plan, write_plan
 from semialign.data.preprocess import preprocess_image, preprocess_label
-from semialign.data.splits import Split, default_split, load_split
+from semialign.data.splits import PARTS, Split, check_split, default_split, load_split
 from semialign.data.store import Store
 
 T = TypeVar("T")
 R = TypeVar("R")
 Say = Callable[[str, int, int], None]
+PAYS = 20.0
+"""Seconds of work left from which on processes are worth starting: each imports torch first."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,12 @@ def prepare(
 
     ``split``: a split file; without one every labelled case trains. Labels are opened for labelled and validation
     cases alone. ``output``: default ``DATA/prepared/SPLIT``. A ``plan.yaml`` that stands there is used as it is.
-    ``progress`` is called with (what, done, of). Raises :class:`UserError` for a faulty file or split.
+    ``workers``: processes; by default one a core, once enough work is left to pay for starting them. ``progress`` is
+    called with (what, done, of). Raises :class:`UserError` for a faulty file or split.
     """
+    require_known(accelerator, ACCELERATORS, "accelerator")
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers {workers}: must be at least 1")
     dataset = load_dataset(data)
     name, parts = _split(dataset, split)
     folder = make_folder(Path(output) if output else Path(data) / "prepared" / name)
@@ -71,20 +79,18 @@ def prepare(
     plan = load_plan(plan_path)
     if len(plan.normalisation) != len(dataset.channel_names):
         raise UserError(f"{plan_path}: made for {len(plan.normalisation)} channels; delete it and prepare again")
-    store = make_folder(folder / "store")
-    tasks = [
-        (dataset, dataset.cases[c], plan, store, c in parts.labelled + parts.validation)
-        for c in parts.training + parts.validation
-    ]
-    for done, _ in enumerate(_parallel(_store_case, tasks, workers), 1):
-        say("store", done, len(tasks))
-    return Prepared(folder, dataset, parts, plan, fingerprint)
+    if (plan.dimensions == 2) != fingerprint["picture"]:
+        raise UserError(f"{plan_path}: made for {plan.dimensions}D images; delete it and prepare again")
+    done = Prepared(folder, dataset, parts, plan, fingerprint)
+    make_folder(folder / "store")
+    _fill_store(done, workers, say)
+    return done
 
 
 def _split(dataset: Dataset, split: Path | Split | None) -> tuple[str, Split]:
     if isinstance(split, Split):
-        digest = hashlib.blake2b(json.dumps(to_mapping(split)).encode(), digest_size=4).hexdigest()
-        return f"split-{digest}", split
+        check_split(split, dataset, Path("split"))
+        return f"split-{_digest(to_mapping(split), 4)}", split
     if split is not None:
         return Path(split).stem, load_split(split, dataset)
     parts = default_split(dataset)
@@ -95,13 +101,16 @@ def _split(dataset: Dataset, split: Path | Split | None) -> tuple[str, Split]:
 
 def _fingerprint(dataset: Dataset, parts: Split, folder: Path, workers: int | None, say: Say) -> dict[str, Any]:
     path = folder / "fingerprint.json"
-    opened = parts.labelled + parts.validation
-    key = [_case_key(dataset.cases[c], c in opened) for c in parts.training + parts.validation]
-    key = [hashlib.blake2b("".join(key).encode() + json.dumps(dataset.labels).encode(), digest_size=8).hexdigest()]
-    if path.exists() and (old := read_json(path)).get("key") == key:
-        return dict(old)
+    opened = set(parts.labelled + parts.validation)
+    cases = [dataset.cases[c] for c in parts.training + parts.validation]
+    files = [_case_key(case, case.id in opened) for case in cases]
+    which = [getattr(parts, part) for part in PARTS]
+    key = _digest([files, which, dataset.channel_names, dataset.labels, dataset.ignore])
+    if (old := _old_fingerprint(path)) is not None and old["key"] == key:
+        return old
     # Statistics come from training cases; validation cases are checked, and counted by nothing.
-    tasks = [(dataset, dataset.cases[c], c in opened) for c in parts.training + parts.validation]
+    bare = replace(dataset, cases={})  # a task is sent to a process: without the list of all cases
+    tasks = [(bare, case, case.id in opened) for case in cases]
     found = []
     for done, described in enumerate(_parallel(_fingerprint_case, tasks, workers), 1):
         found.append(described)
@@ -125,39 +134,82 @@ def _fingerprint_case(task: tuple[Dataset, Case, bool]) -> dict[str, Any]:
     return fingerprint_case(*task)
 
 
-def _store_case(task: tuple[Dataset, Case, Plan, Path, bool]) -> None:
-    dataset, case, plan, folder, labelled = task
-    store = Store(folder)
-    key = _case_key(case, labelled) + json.dumps(to_mapping(plan), sort_keys=True) + json.dumps(dataset.labels)
-    key = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
-    if store.has(case.id, key):
-        return
+def _old_fingerprint(path: Path) -> dict[str, Any] | None:
+    try:
+        old = read_json(path)
+    except UserError:
+        return None  # missing or damaged: it is made again
+    return old if isinstance(old, dict) and "key" in old else None
+
+
+def _fill_store(done: Prepared, workers: int | None, say: Say) -> None:
+    dataset, plan, parts, store = done.dataset, done.plan, done.split, done.store
+    bare = replace(dataset, cases={})
+    opened = set(parts.labelled + parts.validation)
+    # What preprocessing reads: another patch size or batch changes nothing in the store.
+    means = [plan.dimensions, plan.spacing, plan.picture_size, [to_mapping(n) for n in plan.normalisation]]
+    means += [dataset.num_classes, dataset.ignore]
+    tasks = []
+    for case in (dataset.cases[c] for c in parts.training + parts.validation):
+        key = _digest([_case_key(case, case.id in opened), means])
+        if not store.has(case.id, key):
+            tasks.append((bare, case, plan, store, case.id in opened, key))
+    for count, _ in enumerate(_parallel(_store_case, tasks, workers), 1):
+        say("store", count, len(tasks))
+
+
+def _store_case(task: tuple[Dataset, Case, Plan, Store, bool, str]) -> None:
+    dataset, case, plan, store, labelled, key = task
     image = preprocess_image(case, plan)
     store.write(case.id, image, preprocess_label(case, plan, dataset) if labelled else None, key)
 
 
-def _case_key(case: Case, labelled: bool) -> str:
+def _digest(value: Any, size: int = 8) -> str:
+    return hashlib.blake2b(json.dumps(value).encode(), digest_size=size).hexdigest()
+
+
+def _case_key(case: Case, labelled: bool) -> list[str]:
     files = [*case.images, *([case.label] if labelled and case.label else [])]
-    found = [f"{p.name} {s.st_size} {s.st_mtime_ns}" for p in files for s in [os.stat(p)]]
-    return "|".join([case.id, *found])
+    # A file of a DICOM folder may be replaced without any change to the folder itself.
+    files = [f for path in files for f in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    found = [case.id]
+    for path in files:
+        try:
+            about = path.stat()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); restore the file or its link") from error
+        found.append(f"{path.name} {about.st_size} {about.st_mtime_ns}")
+    return found
 
 
-def _parallel(function: Callable[[T], R], tasks: list[T], workers: int | None) -> Iterator[R]:
-    """Yield results in order; processes only where there is enough to do to pay for starting them."""
-    workers = min(workers or os.cpu_count() or 1, len(tasks))
-    if workers <= 1 or len(tasks) < 8:
-        yield from map(function, tasks)
+def _parallel(function: Callable[[T], R], tasks: Sequence[T], workers: int | None) -> Iterator[R]:
+    """Yield results in order: in this process, and in others from where the rest would take longer than they to start.
+
+    ``workers``: 1 starts none, more start at once.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    several = min(workers or cores, len(tasks))
+    started, alone = time.monotonic(), 0
+    for alone, task in enumerate(tasks):
+        if alone == 1:
+            started = time.monotonic()  # the first one imports what the others use
+        seconds_left = (time.monotonic() - started) / max(alone - 1, 1) * (len(tasks) - alone)
+        if several > 1 and (workers or (alone > 1 and seconds_left > PAYS)):
+            break
+        yield function(task)
+    else:
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        yield from _ordered(pool, function, tasks)
-
-
-def _ordered(pool: ProcessPoolExecutor, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
-    try:
-        yield from pool.map(function, tasks, chunksize=4)
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
+    rest = tasks[alone:]
+    with ProcessPoolExecutor(several, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+        try:
+            yield from pool.map(function, rest, chunksize=4)
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a process that prepares died, most likely for want of memory; try --workers 1 "
+                "(in a script, call semialign under `if __name__ == '__main__':`)"
+            ) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _one_thread() -> None:

@@ -1,11 +1,13 @@
 """From a raw case to what the network sees: orientation, spacing, normalised intensities."""
 
+import math
+
 import numpy as np
 
 from semialign.common.errors import UserError
 from semialign.data.dataset import Case, Dataset, check_label, read_case
 from semialign.data.geometry import label_to_network, to_network
-from semialign.data.image_io import read_label
+from semialign.data.image_io import read_grid, read_label
 from semialign.data.plan import Normalisation, Plan
 
 IGNORED = -1
@@ -35,18 +37,22 @@ def preprocess_label(case: Case, plan: Plan, dataset: Dataset) -> np.ndarray:
     """
     assert case.label is not None
     label, grid = read_label(case.label)
-    image = read_case(case, len(dataset.channel_names))
-    check_label(case.label, label, grid, image.grid, dataset)
+    of_image = read_grid(case.images[0])
+    check_label(case.label, label, grid, of_image, dataset)
+    ignored = label == dataset.ignore  # before the cast: 65535 is a usual choice
     label = label.astype(np.int16)
-    if dataset.ignore is not None:
-        label[label == dataset.ignore] = IGNORED
-    return label_to_network(label, image.grid, plan, num_classes=dataset.num_classes)
+    label[ignored] = IGNORED
+    return label_to_network(label, of_image, plan, num_classes=dataset.num_classes)
 
 
 def _normalise_channel(channel: np.ndarray, how: Normalisation) -> None:
     if how.scheme == "z-score":
         # Percentiles keep one hot voxel from squeezing the rest; a sample of a large volume tells them as well.
-        seen = channel.ravel()[:: max(1, channel.size // 1_000_000)]
+        # The step shares no factor with any axis, or it might see one slice alone.
+        step = max(1, channel.size // 1_000_000)
+        while math.gcd(step, channel.size) > 1:
+            step += 1
+        seen = channel.ravel()[::step]
         low, high = np.percentile(seen, [0.1, 99.9])
         np.clip(channel, low, high, out=channel)
         mean, std = float(channel.mean(dtype=np.float64)), float(channel.std(dtype=np.float64))
@@ -55,6 +61,6 @@ def _normalise_channel(channel: np.ndarray, how: Normalisation) -> None:
             np.clip(channel, how.low, how.high, out=channel)
         mean, std = how.mean, how.std
     else:
-        raise UserError(f"plan.yaml: unknown normalisation '{how.scheme}'; there are ct, z-score, picture")
+        raise UserError(f"plan.yaml: unknown normalisation '{how.scheme}'; there are ct, picture, z-score")
     channel -= mean
     channel /= max(std, 1e-8 * max(1.0, abs(mean)))

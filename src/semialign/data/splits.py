@@ -93,11 +93,14 @@ def make_split(
 
     ``group_by``: a regular expression; cases whose first group (or whole match) is equal stay on one side, and so do
     those listed ``together`` (near-copies). Groups are taken while they fit, so a part may fall short by less than a
-    group, never exceed its number. ``labelled`` counts cases too. Raises :class:`UserError` where the labelled cases do not suffice.
+    group, never exceed its number. ``labelled`` counts cases too. Raises :class:`UserError` where the labelled cases do
+    not suffice.
     """
     have = dataset.with_label
     if labelled < 1:
         raise UserError("--labelled must be at least 1")
+    if validation < 0 or test < 0:
+        raise UserError("--validation and --test must be at least 0")
     if labelled + validation + test > len(have):
         raise UserError(
             f"{dataset.root}: {len(have)} cases have a label, but {labelled} + {validation} + {test} are asked for; "
@@ -119,7 +122,8 @@ def make_split(
     parts["unlabelled"] += [c for group in shuffled for c in group]
     for part, count in wanted.items():
         if count and not parts[part]:
-            raise UserError(f"--group-by {group_by}: no group is small enough for {count} {part} cases; ask for more")
+            by = f"--group-by {group_by}" if group_by else str(dataset.root)
+            raise UserError(f"{by}: no group is small enough for {count} {part} cases; ask for more")
     rule = f"semialign split --labelled {labelled} --validation {validation} --test {test} --seed {seed}"
     rule += f" --group-by '{group_by}'" if group_by else ""
     rule += f", {len(together)} groups kept together" if together else ""
@@ -169,7 +173,8 @@ def _groups(cases: Iterable[str], group_by: str | None) -> list[list[str]]:
     groups: dict[str, list[str]] = {}
     for case in sorted(cases):
         match = pattern.search(case)
-        if not match:
-            raise UserError(f"--group-by {group_by}: does not match case {case}")
-        groups.setdefault(match.group(1) if pattern.groups else match.group(0), []).append(case)
+        key = match.group(1 if pattern.groups else 0) if match else None
+        if key is None:
+            raise UserError(f"--group-by {group_by}: does not match case {case}; write one that matches every case")
+        groups.setdefault(key, []).append(case)
     return [groups[key] for key in sorted(groups)]

@@ -1,6 +1,8 @@
 """The prepared store: compressed, chunked arrays on disk, memory-mapped, read patch by patch (blosc2)."""
 
+import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -8,23 +10,28 @@ from typing import Any
 import numpy as np
 
 from semialign.common.errors import UserError
-from semialign.common.files import cannot_write, read_json, write_json, written_whole
+from semialign.common.files import read_json, written_whole
 
 CHUNK = {2: 256, 3: 64}
 BLOCK = {2: 128, 3: 16}
 POINTS = 2000
+LARGEST = 60_000.0
+"""Beyond it float16 would be infinite."""
+KEPT = 100
+"""Arrays kept open: each holds a file, and macOS lets a process hold 256."""
 
 
 class Store:
     """Prepared cases in one folder: ``CASE.image.b2nd`` (C, *S) float16, ``CASE.label.b2nd`` (*S) int16, ``CASE.json``.
 
     float16 halves disk and reading; normalised intensities lose nothing that training could see. ``CASE.json`` is
-    written last, so a case is there whole or not at all.
+    written last, so a case is there whole or not at all. It holds the files' sizes, so that a lost or cut one shows.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        self._open = lru_cache(maxsize=4096)(_open)
+        self._open = lru_cache(maxsize=KEPT)(Stored)
+        self._about = lru_cache(maxsize=512)(_about)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder}
@@ -34,31 +41,70 @@ class Store:
 
     def has(self, case: str, key: str) -> bool:
         """Whether ``case`` is stored whole and was made from what ``key`` names."""
-        about = self.folder / f"{case}.json"
-        return about.exists() and read_json(about).get("key") == key
+        try:
+            about = read_json(self.folder / f"{case}.json")
+            files = {self.folder / name: size for name, size in about["files"].items()}
+            return bool(files) and about["key"] == key and all(p.stat().st_size == size for p, size in files.items())
+        except (UserError, OSError, KeyError, TypeError, AttributeError):
+            return False  # whatever is missing or damaged is made again
 
     def write(self, case: str, image: np.ndarray, label: np.ndarray | None, key: str) -> None:
-        """Store a case. ``label`` is ``None`` for one whose label may not be opened."""
-        about = self.folder / f"{case}.json"
-        about.unlink(missing_ok=True)
-        _save(self.folder / f"{case}.image.b2nd", image.astype(np.float16))
-        points: dict[str, list[list[int]]] = {}
+        """Store a case. ``label`` is ``None`` for one whose label may not be opened; none is left in the store then."""
+        about, of_label = self.folder / f"{case}.json", self.folder / f"{case}.label.b2nd"
+        arrays = {self.folder / f"{case}.image.b2nd": np.clip(image, -LARGEST, LARGEST).astype(np.float16)}
         if label is not None:
-            _save(self.folder / f"{case}.label.b2nd", label.astype(np.int16))
-            points = _class_points(label)
-        write_json(about, {"key": key, "shape": list(image.shape[1:]), "labelled": label is not None, "points": points})
+            arrays[of_label] = label.astype(np.int16)
+        described = {"key": key, "shape": list(image.shape[1:]), "labelled": label is not None}
+        points = {} if label is None else _class_points(label)
+        with ExitStack() as stack:
+            # Every byte is written before the first old file is replaced; the description appears last.
+            last = stack.enter_context(written_whole(about))
+            parts = {path: stack.enter_context(written_whole(path)) for path in arrays}
+            for path, array in arrays.items():
+                _save(path, parts[path], array)
+            files = {path.name: part.stat().st_size for path, part in parts.items()}
+            last.write_text(json.dumps({**described, "files": files, "points": points}) + "\n", encoding="utf-8")
+            about.unlink(missing_ok=True)
+            if label is None:
+                of_label.unlink(missing_ok=True)
+        self._open.cache_clear()
+        self._about.cache_clear()
 
     def about(self, case: str) -> dict[str, Any]:
         """Return a case's ``shape`` (*S), whether it is ``labelled``, and sampled ``points`` of each class."""
-        return _about(self.folder / f"{case}.json")
+        return self._about(self.folder / f"{case}.json")
 
-    def image(self, case: str) -> Any:
+    def image(self, case: str) -> "Stored":
         """Return the (C, *S) array of a case; slicing it reads only what is asked for."""
         return self._open(self.folder / f"{case}.image.b2nd")
 
-    def label(self, case: str) -> Any:
+    def label(self, case: str) -> "Stored":
         """Return the (*S) label of a case; slicing it reads only what is asked for."""
         return self._open(self.folder / f"{case}.label.b2nd")
+
+
+class Stored:
+    """One stored array: slicing reads what is asked for alone. A damaged file raises :class:`UserError`."""
+
+    def __init__(self, path: Path) -> None:
+        import blosc2
+
+        # A loader worker reads one small patch at a time; threads would only fight with the training step.
+        blosc2.set_nthreads(1)
+        self._path = path
+        try:
+            self._array: Any = blosc2.open(str(path), mode="r", mmap_mode="r")
+        except (FileNotFoundError, RuntimeError) as error:
+            raise _damaged(path) from error
+        self.shape: tuple[int, ...] = tuple(self._array.shape)
+        self.ndim = len(self.shape)
+
+    def __getitem__(self, where: Any) -> np.ndarray:
+        """Return the slice ``where``."""
+        try:
+            return np.asarray(self._array[where])
+        except RuntimeError as error:
+            raise _damaged(self._path) from error
 
 
 def read_box(array: Any, low: Sequence[int], high: Sequence[int], outside: float) -> np.ndarray:
@@ -77,43 +123,41 @@ def read_box(array: Any, low: Sequence[int], high: Sequence[int], outside: float
     return result
 
 
-@lru_cache(maxsize=4096)
+def _damaged(path: Path) -> UserError:
+    return UserError(f"{path}: missing or damaged; delete it and run `semialign prepare` again")
+
+
 def _about(path: Path) -> dict[str, Any]:
-    about: dict[str, Any] = read_json(path)
-    about["points"] = {int(value): np.asarray(at, np.int64) for value, at in about["points"].items()}
+    try:
+        about: dict[str, Any] = dict(read_json(path))
+        about["points"] = {int(value): np.asarray(at, np.int32) for value, at in about["points"].items()}
+    except (UserError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path) from error
     return about
 
 
-def _open(path: Path) -> Any:
-    import blosc2
-
-    # A loader worker reads one small patch at a time; threads would only fight with the training step.
-    blosc2.set_nthreads(1)
-    try:
-        return blosc2.open(str(path), mode="r", mmap_mode="r")
-    except (FileNotFoundError, RuntimeError) as error:
-        raise UserError(f"{path}: missing or damaged; delete it and run `semialign prepare` again") from error
-
-
-def _save(path: Path, array: np.ndarray) -> None:
+def _save(path: Path, temporary: Path, array: np.ndarray) -> None:
     import blosc2
 
     dims = 2 if array.ndim - (array.dtype == np.float16) == 2 else 3
     lead = array.ndim - dims
     chunks = (1,) * lead + tuple(min(n, CHUNK[dims]) for n in array.shape[lead:])
     blocks = (1,) * lead + tuple(min(n, BLOCK[dims]) for n in array.shape[lead:])
-    with written_whole(path) as temporary:
-        try:
-            blosc2.asarray(
-                np.ascontiguousarray(array),
-                urlpath=str(temporary),
-                mode="w",
-                chunks=chunks,
-                blocks=blocks,
-                cparams={"codec": blosc2.Codec.LZ4, "clevel": 5},
-            )
-        except RuntimeError as error:  # blosc2 reports a full disk so
-            raise cannot_write(path, OSError(28, "No space left on device")) from error
+    try:
+        blosc2.asarray(
+            np.ascontiguousarray(array),
+            urlpath=str(temporary),
+            mode="w",
+            chunks=chunks,
+            blocks=blocks,
+            # One thread, so that the same array is always the same file.
+            cparams={"codec": blosc2.Codec.LZ4, "clevel": 5, "nthreads": 1},
+            dparams={"nthreads": 1},
+        )
+    except RuntimeError as error:  # all that blosc2 says of a full disk
+        raise UserError(
+            f"{path}: cannot be written, most likely the disk is full; free some space and run the same command again"
+        ) from error
 
 
 def _class_points(label: np.ndarray) -> dict[str, list[list[int]]]:

@@ -18,7 +18,7 @@ def soft_dice(
 
     ``probabilities`` (B, C, *S); ``target`` (B, *S) int64, where -1 counts nowhere. ``squared``: denominators
     ``sum p^2 + sum g^2`` (V-Net, Milletari 2016) rather than ``sum p + sum g``. ``per_sample``: a Dice for every
-    sample, then their mean, rather than one over the batch. ``class_weights`` (C,): ``sum_c w_c dice_c / C`` (DHC, A&D).
+    sample, then their mean, rather than one over the batch. ``class_weights`` (C,): ``sum_c w_c dice_c / C`` (DHC).
     A class absent from both adds a Dice of about 1 by ``smooth``.
     """
     p = probabilities.flatten(2).float()
@@ -34,12 +34,14 @@ def dice_per_class(p: Tensor, t: Tensor, *, squared: bool, smooth: float, over_b
     valid = t >= 0
     index = t.clamp(min=0)
     of_target = p.gather(1, index[:, None])[:, 0] * valid
-    counts = torch.zeros(p.shape[:2], dtype=p.dtype, device=p.device)
-    # The probability of each voxel's own class, added up by class: all that the intersection needs.
-    intersection = counts.scatter_add(1, index, of_target)
-    label = counts.scatter_add(1, index, valid.to(p.dtype))
+    # The probability of each voxel's own class, added up by class: all that the intersection needs. In float64, since
+    # the sum runs voxel by voxel: over a million of them float32 is off by a hundredth.
+    counts = torch.zeros(p.shape[:2], dtype=torch.float64, device=p.device)
+    intersection = counts.scatter_add(1, index, of_target.double())
+    label = counts.scatter_add(1, index, valid.double())
     inside = p * p if squared else p
-    predicted = torch.matmul(inside, valid[:, :, None].to(p.dtype))[..., 0]
+    with torch.autocast(p.device.type, enabled=False):  # which would round the sum of the probabilities to bfloat16
+        predicted = torch.matmul(inside, valid[:, :, None].to(p.dtype))[..., 0]
     if over_batch:
         intersection, label, predicted = intersection.sum(0), label.sum(0), predicted.sum(0)
-    return (2 * intersection + smooth) / (predicted + label + smooth)
+    return ((2 * intersection + smooth) / (predicted + label + smooth)).to(p.dtype)

@@ -1,6 +1,5 @@
 """The training loop: stages, schedule, clipping, checkpoints, validation and logs, on Lightning Fabric."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,9 +19,8 @@ from semialign.data.prepare import Prepared
 from semialign.methods.base import Method
 from semialign.training.checkpoint import load_weights, save_checkpoint
 from semialign.training.logs import CsvLog, Means
+from semialign.training.time_limit import TimeLimit
 from semialign.training.validation import mean_dice, validate_case
-
-RETIME = 20  # steps between new estimates of how many fit into the minutes
 
 
 @dataclass
@@ -34,6 +32,7 @@ class Place:
     seconds: float = 0.0
     best: float = -1.0
     steps_done: int = 0
+    stage_seconds: float = 0.0
 
 
 class Loop:
@@ -59,6 +58,8 @@ class Loop:
         self.place = Place(**state["place"]) if state else Place(method.stages[0])
         self.first = fabric.is_global_zero
         self.loggers = loggers
+        self.means = Means(state["means"] if state else None)
+        self.learning = {name for name, parameter in method.named_parameters() if parameter.requires_grad}
         if self.first:
             until = self.place.steps_done if state else None
             self.log = CsvLog(run / "log.csv", until)
@@ -68,56 +69,59 @@ class Loop:
         """Run every stage that is left; returns where the run ended."""
         for stage in self.method.stages[self.method.stages.index(self.place.stage) :]:
             if stage != self.place.stage:
-                self.place.stage, self.place.step = stage, 0
+                self.place.stage, self.place.step, self.place.stage_seconds = stage, 0, 0.0
             self._run_stage(stage)
         return self.place
 
     def _run_stage(self, stage: str) -> None:
-        asked, settings = self.method.stage_settings(stage), self.settings
-        if asked.parameters is not None:
-            for name, parameter in self.method.named_parameters():
-                parameter.requires_grad_(name.startswith(asked.parameters))
-        optimisers = self.method.optimisers(stage, settings)
+        asked, settings, place = self.method.stage_settings(stage), self.settings, self.place
+        module, optimisers = self._set_up(stage, asked.parameters)
+        limit, steps = None, max(1, round(settings.steps * asked.share))
+        if settings.minutes:
+            limit = TimeLimit(settings.minutes * 60 * asked.share, step=place.step, spent=place.stage_seconds)
+            steps = limit.steps
+        if place.step >= steps:
+            return
+        earlier, started = place.seconds - place.stage_seconds, time.monotonic() - place.stage_seconds
+        data = self._data(stage, asked.uses_unlabelled)
+        module.train()
+        for batch in batches(data, range(place.step, 2**40 if limit else steps), self.workers):
+            progress = Progress(stage, place.step, steps)
+            self.means.add(self._step(module, optimisers, self.fabric.to_device(batch), progress))
+            place.step, place.steps_done = place.step + 1, place.steps_done + 1
+            place.stage_seconds = time.monotonic() - started
+            place.seconds = earlier + place.stage_seconds
+            steps = self._steps_of(limit) if limit else steps
+            done = place.step >= steps
+            if place.step % settings.log_steps == 0 or done:
+                self._write_log(optimisers)
+                self.say(f"{stage}", place.step, steps)
+            if self._due(place.step, steps, settings.validations) and self.prepared.split.validation:
+                paused = time.monotonic()
+                self._validate()
+                started += time.monotonic() - paused  # validating is not training
+            if place.step % settings.checkpoint_steps == 0 or done:
+                self._save("last.pt", optimisers)
+            if done:
+                break
+
+    def _set_up(self, stage: str, parameters: tuple[str, ...] | None) -> tuple[Any, list[Any]]:
+        for name, parameter in self.method.named_parameters():
+            asked = parameters is None or name.startswith(parameters)
+            parameter.requires_grad_(asked and name in self.learning)
+        self.method.to(self.fabric.device)  # before the optimisers: their saved state goes where the weights lie
+        optimisers = self.method.optimisers(stage, self.settings)
         if self.state is not None:
             load_weights(self.method, self.state["model"], self.run / "last.pt")
             if self.state["place"]["stage"] == stage and self.place.step:
                 for optimiser, saved in zip(optimisers, self.state["optimisers"], strict=True):
                     optimiser.load_state_dict(saved)
             self.state = None
-        rates = [
-            [group["initial_lr"] if "initial_lr" in group else group["lr"] for group in o.param_groups]
-            for o in optimisers
-        ]
-        for optimiser, of_optimiser in zip(optimisers, rates, strict=True):
-            for group, rate in zip(optimiser.param_groups, of_optimiser, strict=True):
-                group["initial_lr"] = rate
+        for optimiser in optimisers:
+            for group in optimiser.param_groups:
+                group.setdefault("initial_lr", group["lr"])
         module, *wrapped = self.fabric.setup(self.method, *optimisers)
-        budget = settings.minutes * 60 * asked.share if settings.minutes else None
-        steps = max(1, round(settings.steps * asked.share))
-        started, offset, means = time.monotonic(), self.place.seconds, Means()
-        data = batches(
-            self._data(stage, asked.uses_unlabelled), range(self.place.step, 2**40 if budget else steps), self.workers
-        )
-        module.train()
-        for batch in data:
-            step = self.place.step
-            if budget is not None and step % RETIME == 0:
-                steps = self._steps_left(step, time.monotonic() - started, offset, budget)
-            means.add(self._step(module, wrapped, self.fabric.to_device(batch), Progress(stage, step, steps)))
-            self.place.step, self.place.steps_done = step + 1, self.place.steps_done + 1
-            self.place.seconds = offset + time.monotonic() - started
-            done = self.place.step >= steps
-            if self.place.step % settings.log_steps == 0 or done:
-                self._write_log(means, wrapped)
-                self.say(f"{stage}", self.place.step, steps)
-            if self._due(self.place.step, steps, settings.validations) and self.prepared.split.validation:
-                paused = time.monotonic()
-                self._validate(module, wrapped)
-                started += time.monotonic() - paused  # validating is not training
-            if self.place.step % settings.checkpoint_steps == 0 or done:
-                self._save("last.pt", wrapped)
-            if done:
-                break
+        return module, wrapped
 
     def _step(self, module: Any, optimisers: list[Any], batch: Any, progress: Progress) -> dict[str, torch.Tensor]:
         settings = self.settings
@@ -155,18 +159,17 @@ class Loop:
             world=self.fabric.world_size,
         )
 
-    def _steps_left(self, step: int, elapsed: float, offset: float, budget: float) -> int:
-        if step == 0:
-            return RETIME * 50
-        left = max(0.0, budget - offset - elapsed)
-        # All ranks must agree on the last step, so the first one's clock counts.
-        steps = step + max(1, round(left * step / max(offset + elapsed, 1e-6)))
-        return int(self.fabric.broadcast(steps))
+    def _steps_of(self, limit: TimeLimit) -> int:
+        step = self.place.step
+        if limit.due(step):
+            # All ranks must agree on the last step, so the first one's clock counts.
+            limit.plan(step, int(self.fabric.broadcast(limit.estimate(step, self.place.stage_seconds))))
+        return limit.steps
 
     def _due(self, step: int, steps: int, times: int) -> bool:
         return times > 0 and (step >= steps or step * times // steps > (step - 1) * times // steps)
 
-    def _validate(self, module: Any, optimisers: list[Any]) -> None:
+    def _validate(self) -> None:
         cases, plan, dataset = self.prepared.split.validation, self.prepared.plan, self.prepared.dataset
         rank, world = self.fabric.global_rank, self.fabric.world_size
         self.method.eval()
@@ -193,24 +196,33 @@ class Loop:
     def _window(self, windows: torch.Tensor) -> torch.Tensor:
         return self.method.predict(windows.to(self.fabric.device))
 
-    def _write_log(self, means: Means, optimisers: list[Any]) -> None:
-        terms = means.take()
-        if not math.isfinite(terms["loss"]):
-            raise UserError(
-                f"{self.run}: the loss is no number any more at step {self.place.step}; "
-                "lower learning_rate (--set learning_rate=...) and go on from the last checkpoint with --resume"
-            )
+    def _write_log(self, optimisers: list[Any]) -> None:
+        terms = self.means.take(self._shared)
+        self._require_numbers(terms["loss"])
         if self.first:
             rate = optimisers[0].param_groups[0]["lr"]
             row = {"step": self.place.steps_done, "seconds": round(self.place.seconds, 2), "lr": f"{rate:.6g}"}
             self.log.add(row | {name: f"{value:.6g}" for name, value in terms.items()})
             self._to_loggers({f"train/{n}": v for n, v in terms.items()})
 
+    def _shared(self, terms: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        shared: dict[str, torch.Tensor] = self.fabric.all_reduce(terms, reduce_op="mean")
+        return {name: value.cpu() for name, value in shared.items()}
+
     def _to_loggers(self, values: dict[str, float]) -> None:
         for logger in self.loggers:
             logger.log_metrics(values, step=self.place.steps_done)
 
+    def _require_numbers(self, *values: Any) -> None:
+        if not all(torch.as_tensor(value).isfinite().all() for value in values):
+            raise UserError(
+                f"{self.run}: the loss is no number any more at step {self.place.step}; start a new run with a lower "
+                "learning_rate (--set learning_rate=...), from this one's last checkpoint with --init if you like"
+            )
+
     def _save(self, name: str, optimisers: list[Any]) -> None:
+        self._require_numbers(*self.method.state_dict().values())  # or the run could never be gone on with
+        means = self._shared(self.means.state())
         self.fabric.barrier()
         if not self.first:
             return
@@ -220,5 +232,6 @@ class Loop:
             "model": self.method.state_dict(),
             "optimisers": [o.state_dict() for o in optimisers],
             "external": self.method.external_state(),
+            "means": means,
         }
         save_checkpoint(self.run / name, state)

@@ -1,14 +1,16 @@
 """``train``: from a data set and a method's name to a finished run folder."""
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from semialign import __version__
 from semialign.common.errors import UserError, closest, require_known
-from semialign.common.files import make_folder, read_yaml, write_json, write_yaml
+from semialign.common.files import make_folder, read_json, read_yaml, write_json, write_yaml
 from semialign.config import TrainingSettings, from_mapping, merge, to_mapping
 from semialign.data.prepare import Prepared, prepare
 from semialign.data.splits import Split, write_split
@@ -45,19 +47,20 @@ def train(
     name, training, own, plugins = resolve(method, recipe, settings or {})
     if devices < 1 or nodes < 1:
         raise UserError(f"--devices {devices} --nodes {nodes}: must be at least 1")
-    fabric = _fabric(accelerator, devices, nodes, training.precision)
+    precision = _started_with(Path(output)) if resume and output else None
+    fabric = _fabric(accelerator, devices, nodes, precision or training.precision)
     say = progress if progress is not None and fabric.is_global_zero else None
-    if fabric.is_global_zero:
-        prepare(data, split, output=prepared, accelerator=accelerator, progress=say)
-    fabric.barrier()
-    ready = prepare(data, split, output=prepared, accelerator=accelerator)
+    ready = _prepare_once(fabric, partial(prepare, data, split, output=prepared, accelerator=accelerator), say)
     run = Path(output) if output else Path("runs") / f"{ready.dataset.name}-{name}-{ready.folder.name}-{training.seed}"
     described = _describe(ready, name, training, own, plugins)
-    state = _open_run(run, described, resume, fabric)
+    state = _open_run(run, described, resume)
     if resume:  # what the run was started with counts, whatever is asked for now
         described = {key: state[key] for key in described} if state is not None else described
         name, own, plugins = described["method"], described["method_settings"], described["plugins"]
-        training = from_mapping(TrainingSettings, described["training"], str(run / "config.yaml"))
+        asked, training = training, from_mapping(TrainingSettings, described["training"], str(run / "config.yaml"))
+        if precision is None and asked.precision != training.precision:
+            raise UserError(f"{run}: was started with precision={training.precision}; add --output {run}")
+        _require_same_split(run, ready.split)
     _notes(ready, name)
 
     from semialign.common.seeding import seed_step
@@ -73,9 +76,8 @@ def train(
         load_weights(built, load_checkpoint(path)["model"], path)
     fabric.barrier()  # every process has seen that no run was there
     # Only now, when all that was asked for is known to fit: a run folder stands for a run that began.
-    if state is None and fabric.is_global_zero:
-        make_folder(run)
-        write_yaml(run / "config.yaml", described)
+    if fabric.is_global_zero:
+        _begin(run, ready, described, resumed=state is not None)
     fabric.barrier()
     if fabric.device.type == "cpu" and fabric.world_size > 1:
         torch.set_num_threads(max(1, torch.get_num_threads() // fabric.world_size))
@@ -91,13 +93,14 @@ def train(
         loggers=_loggers(run) if fabric.is_global_zero else (),
         progress=say,
     )
-    place = loop.run_all()
-    if fabric.is_global_zero:
-        _finish(run, ready, place, described)
-        if report:
-            from semialign.evaluation.run_report import report_run
+    with _others_end_too(fabric):
+        place = loop.run_all()
+        if fabric.is_global_zero:
+            _finish(run, ready, place, described)
+            if report:
+                from semialign.evaluation.run_report import report_run
 
-            report_run(run, accelerator=accelerator, progress=say)
+                report_run(run, accelerator=accelerator, progress=say)
     fabric.barrier()
     return run
 
@@ -193,6 +196,30 @@ def _fabric(accelerator: str, devices: int, nodes: int, precision: str) -> Any:
     return fabric
 
 
+def _prepare_once(fabric: Any, prepare_data: Callable[..., Prepared], say: Say | None) -> Prepared:
+    """Prepare on the first process while the others wait; what it finds wrong ends them too, without another word."""
+    mistake: UserError | None = None
+    if fabric.is_global_zero:
+        try:
+            prepare_data(progress=say)
+        except UserError as error:
+            mistake = error
+    if fabric.broadcast(mistake is not None):
+        raise mistake or SystemExit(2)
+    return prepare_data()
+
+
+@contextmanager
+def _others_end_too(fabric: Any) -> Iterator[None]:
+    """Where this process fails, end those it has started: they would wait for it for hours, or end in a traceback."""
+    try:
+        yield
+    except BaseException:
+        for process in getattr(fabric.strategy.launcher, "procs", ()):
+            process.kill()
+        raise
+
+
 def _loggers(run: Path) -> list[Any]:
     from lightning_fabric.loggers import TensorBoardLogger
 
@@ -214,7 +241,34 @@ def _describe(
     }
 
 
-def _open_run(run: Path, described: dict[str, Any], resume: bool, fabric: Any) -> dict[str, Any] | None:
+def _started_with(run: Path) -> str | None:
+    """Return the precision of the run in ``run``, which has to be known before the processes start."""
+    path = run / "config.yaml"
+    config = read_yaml(path) if path.exists() else None
+    training = config.get("training") if isinstance(config, dict) else None
+    return str(training["precision"]) if isinstance(training, dict) and "precision" in training else None
+
+
+def _require_same_split(run: Path, split: Split) -> None:
+    path, now = run / "split.json", to_mapping(split)
+    if not path.exists():
+        return
+    before = read_json(path)
+    for part in ("labelled", "unlabelled", "validation"):
+        if before.get(part) != now[part]:
+            raise UserError(f"{path}: the run has other {part} cases than are asked for; name its --split")
+
+
+def _begin(run: Path, ready: Prepared, described: dict[str, Any], *, resumed: bool) -> None:
+    make_folder(run)
+    for left in run.glob(".writing-*"):  # by a killed process
+        left.unlink()
+    if not resumed:
+        write_split(run / "split.json", ready.split)
+        write_yaml(run / "config.yaml", described)
+
+
+def _open_run(run: Path, described: dict[str, Any], resume: bool) -> dict[str, Any] | None:
     from semialign.training.checkpoint import load_checkpoint
 
     last = run / "last.pt"
@@ -262,7 +316,6 @@ def _finish(run: Path, ready: Prepared, place: Any, described: dict[str, Any]) -
     import torch
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
-    write_split(run / "split.json", ready.split)
     write_json(run / "fingerprint.json", ready.fingerprint)
     write_json(run / "data.json", {"name": ready.dataset.name, "root": str(ready.dataset.root.resolve())})
     write_json(
