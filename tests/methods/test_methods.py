@@ -410,7 +410,7 @@ def test_ua_mt_of_an_unsure_teacher_teaches_nothing(small_method: Make, small_ba
 
 @pytest.mark.parametrize("on_labelled", [False, True])
 def test_cps_by_hand(small_method: Make, small_batch: Make, on_labelled: bool) -> None:
-    method = small_method("cps", strong=False, weight=0.3, rampup_steps=0, on_labelled=on_labelled)  # MIDDLE is past its start
+    method = small_method("cps", strong=False, weight=0.3, rampup_steps=0, on_labelled=on_labelled)
     batch = small_batch()
     total, terms = _step(method, batch)
     image = torch.cat([batch.image_l, batch.image_u])
