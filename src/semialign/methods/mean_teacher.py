@@ -28,8 +28,8 @@ class MeanTeacherSettings:
     """``pseudo-label`` ((CE + Dice) / 2 to the class the teacher is sure of) or ``squared-error`` of the softmax."""
     confidence: float = 0.9
     """``pseudo-label``: the teacher's probability from which a voxel counts."""
-    mix: float = 1.0
-    """Probability that a cuboid of each unlabelled patch comes from another one (CutMix), target and all."""
+    mix: float | None = None
+    """Probability that a cuboid comes from another patch, target and all: CutMix (default: pictures 1, volumes 0)."""
     strong: bool = True
     """Whether the student sees its unlabelled patches under strong intensity augmentation."""
     noise: float = 0.1
@@ -59,7 +59,9 @@ class MeanTeacher(Method):
         ramp = ramp_of(settings.rampup_steps, progress, start=settings.start)
         weak = batch.image_u if ramp else batch.image_u[:0]
         seen = strong(weak) if settings.strong else weak
-        cuboid = random_cuboid(weak) if len(weak) > 1 and settings.mix and torch.rand(()) < settings.mix else None
+        # Scans are cropped and turned alike: where a structure lies tells what it is, and mixing unteaches that.
+        mix = float(weak.ndim == 4) if settings.mix is None else settings.mix
+        cuboid = random_cuboid(weak) if len(weak) > 1 and mix and torch.rand(()) < mix else None
         image = torch.cat([batch.image_l, mixed(seen, cuboid)])
         output: Output = self.network(image)
         unlabelled = torch.full((len(weak), *image.shape[2:]), -1, device=image.device)

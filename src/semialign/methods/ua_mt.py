@@ -21,7 +21,7 @@ class UncertaintyAwareSettings(MeanTeacherSettings):
     """Share of the run that trains on labels alone."""
     consistency: str = "squared-error"
     """As the mean teacher's."""
-    mix: float = 0.0
+    mix: float | None = 0.0
     """As the mean teacher's."""
     passes: int = 8
     """Noisy passes of the teacher whose mean softmax tells where it is sure."""

@@ -217,6 +217,7 @@ def _others_end_too(fabric: Any) -> Iterator[None]:
     except BaseException:
         for process in getattr(fabric.strategy.launcher, "procs", ()):
             process.kill()
+            process.wait()
         raise
 
 
