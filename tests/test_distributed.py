@@ -1,0 +1,194 @@
+"""Two processes train as one: equal weights, different data, resumable, and a mistake still is one line."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from semialign.training.checkpoint import load_checkpoint
+
+PATIENCE = 300  # seconds
+SCRIPT = Path(__file__).parent / "support" / "two_ranks.py"
+SETTINGS = {"steps": 6, "checkpoint_steps": 3, "log_steps": 2, "validations": 2, "workers": 0, "precision": "float32"}
+
+pytestmark = pytest.mark.skipif(
+    not torch.distributed.is_available() or not torch.distributed.is_gloo_available(),
+    reason="this PyTorch has no gloo, which connects processes without GPUs",
+)
+
+
+def _environment() -> dict[str, str]:
+    # Fabric would take this process for one of a group that somebody else has started.
+    told = ("LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "RANK", "GROUP_RANK")
+    return {name: value for name, value in os.environ.items() if name not in told}
+
+
+Script = Callable[..., tuple[Path, subprocess.CompletedProcess[str]]]
+Train = Callable[..., tuple[Path, list[dict[str, Any]]]]
+
+
+@pytest.fixture(scope="module")
+def script(tiny: dict[int, Any], tmp_path_factory: pytest.TempPathFactory) -> Script:
+    """Run the script that trains on two processes; returns the folder (run folder ``run``) and how it ended."""
+
+    def run(method: str, *, dims: int = 2, resume: Path | None = None, fail: bool = False, **more: Any) -> Any:
+        data, folder = tiny[dims], tmp_path_factory.mktemp("two")
+        arguments = {
+            "watch": folder,
+            "fail": fail,
+            "data": data.raw,
+            "split": data.split,
+            "prepared": data.folder,
+            "output": resume or folder / "run",
+            "method": method,
+            "resume": resume is not None,
+            "settings": {**SETTINGS, "batch_labelled": 1, "batch_unlabelled": 1, **more},
+            "accelerator": "cpu",
+            "devices": 2,
+            "report": False,
+        }
+        command = [sys.executable, str(SCRIPT), json.dumps(arguments, default=str)]
+        return folder, subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE, env=_environment(), check=False
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def train_two(script: Script) -> Train:
+    """Train on two processes; returns the folder and both processes' notes."""
+
+    def run(method: str, **options: Any) -> tuple[Path, list[dict[str, Any]]]:
+        folder, done = script(method, **options)
+        assert done.returncode == 0, done.stderr
+        return folder, [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(2)]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def both(train_two: Train) -> tuple[Path, list[dict[str, Any]]]:
+    """A mean teacher trained by two processes."""
+    return train_two("mean-teacher")
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as handle:
+        return [{**row, "seconds": ""} for row in csv.DictReader(handle)]
+
+
+def test_both_end_with_the_same_weights(both: tuple[Path, list[dict[str, Any]]]) -> None:
+    folder, notes = both
+    assert notes[0]["weights"] == notes[1]["weights"]
+    assert [note["steps"] for note in notes] == [6, 6]
+    assert notes[0]["best"] == notes[1]["best"]
+    state = load_checkpoint(folder / "run" / "last.pt")
+    assert not any(name.startswith(("module.", "_forward_module.")) for name in state["model"])
+
+
+def test_they_see_different_data(both: tuple[Path, list[dict[str, Any]]], tiny_2d: Any) -> None:
+    _, (first, second) = both
+    assert not set(first["images"]) & set(second["images"])
+    labelled = len(tiny_2d.prepared.split.labelled)
+    assert labelled == 2
+    for one, other in zip(first["labelled"], second["labelled"], strict=True):
+        assert one != other, "two cases, two processes: each has one of them in every step"
+    # Three unlabelled cases are drawn without repeats over both: steps by turns, first the one, then the other.
+    order = [case for pair in zip(first["unlabelled"], second["unlabelled"], strict=True) for case in pair]
+    for epoch in range(4):
+        assert sorted(order[3 * epoch : 3 * epoch + 3]) == [0, 1, 2]
+
+
+def test_validation_is_shared_out_and_put_together(both: tuple[Path, list[dict[str, Any]]], tiny_2d: Any) -> None:
+    from semialign.inference.model import load_trained
+    from semialign.training.validation import mean_dice, validate_case
+
+    folder, _ = both
+    rows = _rows(folder / "run" / "validation.csv")
+    assert [row["step"] for row in rows] == ["3", "6"]
+    model, prepared = load_trained(folder / "run", checkpoint="last", accelerator="cpu"), tiny_2d.prepared
+    with torch.inference_mode():
+        scores = [
+            validate_case(model.method.predict, prepared.store, prepared.plan, case, 2)
+            for case in prepared.split.validation
+        ]
+    assert float(rows[-1]["mean_dice"]) == pytest.approx(mean_dice(scores)[0], abs=2e-5)
+
+
+def test_one_log_of_both(both: tuple[Path, list[dict[str, Any]]]) -> None:
+    folder, _ = both
+    assert [row["step"] for row in _rows(folder / "run" / "log.csv")] == ["2", "4", "6"]
+
+
+def test_resumed_it_ends_with_the_same_weights(train_two: Train, both: tuple[Path, list[dict[str, Any]]]) -> None:
+    folder, notes = both
+    _, again = train_two("mean-teacher", resume=folder / "at-step-3")
+    assert [note["weights"] for note in again] == [note["weights"] for note in notes]
+    assert [note["images"] for note in again] == [note["images"][3:] for note in notes]
+    for name in ("log.csv", "validation.csv"):
+        assert _rows(folder / "at-step-3" / name) == _rows(folder / "run" / name)
+
+
+def _command(data: Any, run: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "semialign.cli.main", "train", str(data.raw), "--prepared", str(data.folder)]
+    command += ["--output", str(run), "--accelerator", "cpu", "--devices", "2", *more]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=_environment())
+
+
+def test_a_mistake_ends_both_with_one_line(tiny_2d: Any, tmp_path: Path) -> None:
+    broken = tmp_path / "split.json"
+    broken.write_text('{"labelled": ["nobody"]}')
+    done = _command(tiny_2d, tmp_path / "run", "--split", str(broken))
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("error: ") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_is_there_ends_both_with_one_line(tiny_2d: Any, both: Any) -> None:
+    done = _command(tiny_2d, both[0] / "run", "--split", str(tiny_2d.split))
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "holds a run already" in done.stderr
+
+
+def test_a_full_disk_ends_both_with_one_line(script: Script) -> None:
+    folder, done = script("supervised", fail=True)
+    assert done.returncode == 1
+    assert done.stderr.count("error: ") == 1
+    assert "Traceback" not in done.stderr
+    started = [int(path.name.partition("-")[2]) for path in folder.glob("process-*")]
+    assert len(started) == 2
+    for process in started:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("method", "dims"), [("supervised", 3), ("ua-mt", 2), ("cps", 3)])
+def test_every_method_trains_on_two(train_two: Train, method: str, dims: int) -> None:
+    _, notes = train_two(method, dims=dims)
+    assert notes[0]["weights"] == notes[1]["weights"]
+
+
+@pytest.mark.full
+def test_minutes_end_together(train_two: Train) -> None:
+    _, notes = train_two("supervised", minutes=0.05, workers=1)
+    assert notes[0]["weights"] == notes[1]["weights"]
+    assert notes[0]["steps"] == notes[1]["steps"]
+
+
+@pytest.mark.full
+def test_the_command_trains_on_two(tiny_2d: Any, tmp_path: Path) -> None:
+    done = _command(tiny_2d, tmp_path / "run", "--split", str(tiny_2d.split), "--steps", "4")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("run: ") == 1
+    assert (tmp_path / "run" / "result.json").exists()
