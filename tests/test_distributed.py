@@ -14,7 +14,7 @@ import torch
 
 from semialign.training.checkpoint import load_checkpoint
 
-PATIENCE = 300  # seconds
+PATIENCE = 900  # seconds
 SCRIPT = Path(__file__).parent / "support" / "two_ranks.py"
 SETTINGS = {"steps": 6, "checkpoint_steps": 3, "log_steps": 2, "validations": 2, "workers": 0, "precision": "float32"}
 

@@ -18,7 +18,7 @@ import torch
 from semialign.common.errors import UserError
 from semialign.training.checkpoint import load_checkpoint
 
-PATIENCE = 300  # seconds; a shared machine may be slow
+PATIENCE = 900  # seconds; a shared machine may be slow
 SETTINGS = ("log_steps=4", "validations=4", "workers=1", "precision=float32", "optimiser=sgd", "learning_rate=0.03")
 
 
