@@ -54,7 +54,7 @@ def run(arguments: Arguments) -> None:
     from semialign.config import merge, parse_assignments
     from semialign.training.train import train
 
-    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+    logging.disable(logging.INFO)  # Fabric says in which precision it computes, amid the progress bars
     warnings.showwarning = lambda message, *rest, **more: print(f"note: {message}")  # type: ignore[assignment]
     named = {"steps": arguments.steps, "minutes": arguments.minutes, "seed": arguments.seed}
     given: dict[str, Any] = {key: value for key, value in named.items() if value is not None}

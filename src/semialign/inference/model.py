@@ -11,7 +11,7 @@ from semialign.config import from_mapping
 from semialign.data.plan import Plan
 from semialign.methods.base import Method, build_method
 from semialign.networks.build import network_of_plan
-from semialign.training.checkpoint import load_checkpoint, load_weights
+from semialign.training.checkpoint import load_run, load_weights
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def load_trained(run: Path, *, checkpoint: str = "best", accelerator: str = "aut
     path = run / f"{checkpoint}.pt"
     if checkpoint == "best" and not path.exists():
         path = run / "last.pt"
-    state = load_checkpoint(path)
+    state = load_run(path)
     lacking = {"plan", "class_names", "channel_names", "method", "method_settings", "plugins", "model"} - state.keys()
     if lacking:
         raise UserError(f"{path}: no checkpoint of a training run ('{min(lacking)}' is missing); choose a run folder")

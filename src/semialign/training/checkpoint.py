@@ -10,6 +10,7 @@ from semialign.common.errors import UserError
 from semialign.common.files import written_whole
 
 VERSION = 1
+CONTENT = ("method", "training", "method_settings", "plugins", "plan", "class_names", "channel_names", "model", "place")
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -44,6 +45,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         found = state.get("version") if isinstance(state, dict) else None
         raise UserError(f"{path}: of version {found}, this semialign reads {VERSION}; train again")
     return dict(state)
+
+
+def load_run(path: Path) -> dict[str, Any]:
+    """Read a training run's checkpoint as :func:`load_checkpoint` does; also raises where a part of it is missing."""
+    state = load_checkpoint(path)
+    lacking = sorted(set(CONTENT) - set(state))
+    if lacking:
+        raise UserError(f"{path}: lacks '{lacking[0]}', so it is no checkpoint of semialign's training; use another")
+    return state
 
 
 def load_weights(module: torch.nn.Module, weights: dict[str, Any], path: Path) -> None:

@@ -51,7 +51,11 @@ def train(
     fabric = _fabric(accelerator, devices, nodes, precision or training.precision)
     say = progress if progress is not None and fabric.is_global_zero else None
     ready = _prepare_once(fabric, partial(prepare, data, split, output=prepared, accelerator=accelerator), say)
-    run = Path(output) if output else Path("runs") / f"{ready.dataset.name}-{name}-{ready.folder.name}-{training.seed}"
+    run = (
+        Path(output)
+        if output
+        else Path("runs") / f"{ready.dataset.name.replace('/', '-')}-{name}-{ready.folder.name}-{training.seed}"
+    )
     described = _describe(ready, name, training, own, plugins)
     state = _open_run(run, described, resume)
     if resume:  # what the run was started with counts, whatever is asked for now
@@ -66,14 +70,14 @@ def train(
     from semialign.common.seeding import seed_step
     from semialign.methods.base import build_method
     from semialign.networks.build import network_of_plan
-    from semialign.training.checkpoint import load_checkpoint, load_weights
+    from semialign.training.checkpoint import load_run, load_weights
     from semialign.training.loop import Loop
 
     seed_step(training.seed, "start")
     built = build_method(name, lambda: network_of_plan(ready.plan, ready.dataset.num_classes), own, plugins)
     if init is not None and state is None:
         path = Path(init) / "best.pt" if (Path(init) / "best.pt").exists() else Path(init) / "last.pt"
-        load_weights(built, load_checkpoint(path)["model"], path)
+        load_weights(built, load_run(path)["model"], path)
     fabric.barrier()  # every process has seen that no run was there
     # Only now, when all that was asked for is known to fit: a run folder stands for a run that began.
     if fabric.is_global_zero:
@@ -270,12 +274,12 @@ def _begin(run: Path, ready: Prepared, described: dict[str, Any], *, resumed: bo
 
 
 def _open_run(run: Path, described: dict[str, Any], resume: bool) -> dict[str, Any] | None:
-    from semialign.training.checkpoint import load_checkpoint
+    from semialign.training.checkpoint import load_run
 
     last = run / "last.pt"
     if resume:
         if last.exists():
-            state = load_checkpoint(last)
+            state = load_run(last)
             for key in ("class_names", "plan"):
                 if state[key] != described[key]:
                     raise UserError(
