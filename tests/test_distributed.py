@@ -56,7 +56,7 @@ def script(tiny: dict[int, Any], tmp_path_factory: pytest.TempPathFactory) -> Sc
         }
         command = [sys.executable, str(SCRIPT), json.dumps(arguments, default=str)]
         return folder, subprocess.run(
-            command, capture_output=True, text=True, timeout=PATIENCE, env=_environment(), check=False
+            command, capture_output=True, encoding="utf-8", timeout=PATIENCE, env=_environment(), check=False
         )
 
     return run
@@ -140,7 +140,7 @@ def test_resumed_it_ends_with_the_same_weights(train_two: Train, both: tuple[Pat
 def _command(data: Any, run: Path, *more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "semialign.cli.main", "train", str(data.raw), "--prepared", str(data.folder)]
     command += ["--output", str(run), "--accelerator", "cpu", "--devices", "2", *more]
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=_environment())
+    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=PATIENCE, env=_environment())
 
 
 def test_a_mistake_ends_both_with_one_line(tiny_2d: Any, tmp_path: Path) -> None:

@@ -35,14 +35,14 @@ class Line:
         command = [sys.executable, "-m", "semialign.cli.main", "train", self.data.raw, *options]
         command += ["--set", *SETTINGS, *(more or ("checkpoint_steps=5",))]
         return subprocess.Popen(
-            list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+            list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", env=os.environ
         )
 
     def resume(self, run: str, **options: Any) -> None:
         """Go on with ``run``, with nothing of what it was started with but the data."""
         command = [sys.executable, "-m", "semialign.cli.main", "train", self.data.raw, "--split", self.data.split]
         command += ["--prepared", self.data.folder, "--output", self.folder / run, "--accelerator", "cpu", "--resume"]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=PATIENCE)
+        done = subprocess.run(list(map(str, command)), capture_output=True, encoding="utf-8", timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
 
     def whole(self, run: str, *more: str, **options: Any) -> Path:
@@ -229,7 +229,8 @@ def test_a_new_run_may_start_from_the_best_weights_of_another(whole: Path, tmp_p
         _resume(tiny_2d, run, resume=False, init=whole, method=method, settings=still)
         started = load_checkpoint(whole / "best.pt")["model"]
         for key, value in load_checkpoint(run / "last.pt")["model"].items():
-            assert torch.allclose(value, started[key], atol=1e-6), key
+            if key.startswith("network."):  # the teacher moves at the first step already
+                assert torch.allclose(value, started[key], atol=1e-6), key
 
 
 def test_weights_of_another_method_are_refused_and_leave_no_run(whole: Path, tmp_path: Path, tiny_2d: Any) -> None:

@@ -21,7 +21,7 @@ def test_seeds_do_not_depend_on_the_hash_seed_of_the_process() -> None:
     code = "from semialign.common.seeding import derive_seed as d; print(d(3, 'a', 4))"
     seen = {
         subprocess.run(
-            [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True
+            [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, encoding="utf-8"
         ).stdout
         for seed in ("1", "2")
     }

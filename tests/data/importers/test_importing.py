@@ -199,7 +199,7 @@ def test_killed_run_leaves_no_target_and_the_next_cleans_up(tmp_path: Path) -> N
 def test_ended_command_removes_what_it_wrote(tmp_path: Path) -> None:
     source = make_busi(tmp_path / "in", 40)
     command = [sys.executable, "-c", ENDED, source, tmp_path / "out"]
-    ended = subprocess.run(command, check=False, timeout=60, capture_output=True, text=True)
+    ended = subprocess.run(command, check=False, timeout=60, capture_output=True, encoding="utf-8")
     assert ended.returncode == 130
     assert "stopped" in ended.stderr
     assert left(tmp_path) == ["in"]
