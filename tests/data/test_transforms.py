@@ -17,6 +17,7 @@ from semialign.data.transforms import (
     STRENGTHS,
     Strength,
     intensities,
+    random_cuboid,
     random_field,
     random_matrix,
     source_box,
@@ -208,6 +209,27 @@ def test_flips_are_drawn_for_the_given_axes_alone_each_half_of_the_time() -> Non
 
 def test_no_strength_and_no_mirror_is_the_identity() -> None:
     assert np.array_equal(random_matrix(np.random.default_rng(3), STRENGTHS["none"], (1, 1, 3), ()), np.eye(3))
+
+
+@given(st.integers(0, 2**31), st.lists(st.integers(1, 20), min_size=2, max_size=3), st.floats(0.1, 1.0))
+def test_a_random_cuboid_has_its_size_and_stays_inside(seed: int, size: list[int], share: float) -> None:
+    torch.manual_seed(seed)
+    inside = random_cuboid(torch.zeros(2, 1, *size), share)
+    assert inside.shape == tuple(size)
+    assert inside.dtype == torch.bool
+    for axis, n in enumerate(size):
+        along = inside.movedim(axis, 0).flatten(1).any(1)
+        where = along.nonzero()[:, 0]
+        assert len(where) == max(1, round(n * share))
+        assert where[-1] - where[0] + 1 == len(where)
+    assert int(inside.sum()) == math.prod(max(1, round(n * share)) for n in size)
+
+
+def test_a_random_cuboid_reaches_every_side() -> None:
+    torch.manual_seed(0)
+    seen = torch.stack([random_cuboid(torch.zeros(1, 1, 6, 9)) for _ in range(60)])
+    assert seen.any(0).all()
+    assert len({tuple(mask.flatten().tolist()) for mask in seen}) == 3 * 4
 
 
 def _images(shape: tuple[int, ...] = (3, 2, 9, 8, 7), seed: int = 0) -> torch.Tensor:

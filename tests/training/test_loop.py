@@ -82,7 +82,7 @@ def run_loop(tiny_2d: Any, tmp_path: Path) -> Run:
     """Run a loop on the pictures: method class, settings; returns loop and method."""
 
     def run(
-        kind: type[Method] = _Plain, *, folder: str = "run", state: Any = None, **settings: Any
+        kind: type[Method] = _Plain, *, folder: str = "run", state: Any = None, bf16: bool = False, **settings: Any
     ) -> tuple[Loop, Any]:
         from lightning_fabric import Fabric
 
@@ -96,7 +96,7 @@ def run_loop(tiny_2d: Any, tmp_path: Path) -> Run:
             tiny_2d.prepared, plan=dataclasses.replace(tiny_2d.prepared.plan, **small, **network)
         )
         values = {"steps": 12, "log_steps": 1, "validations": 0, "optimiser": "sgd", "learning_rate": 0.01} | settings
-        fabric = Fabric(accelerator="cpu", devices=1, precision="32-true")
+        fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed" if bf16 else "32-true")
         fabric.launch()
         seed_step(0, "start")
         method = kind(lambda: network_of_plan(prepared.plan, 2))
@@ -149,6 +149,26 @@ def test_gradients_are_clipped_where_asked(run_loop: Run) -> None:
     _, clipped = run_loop(folder="clipped", clip_norm=0.05, steps=3)
     assert min(free.norms) > 0.05
     assert clipped.norms == pytest.approx([0.05] * 3, rel=1e-3)
+
+
+class _Watched(_Plain):
+    """Notes the type of every convolution's output."""
+
+    def __init__(self, make_network: Any, settings: Any = None, plugins: Any = ()) -> None:
+        super().__init__(make_network, settings, plugins)
+        self.types: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                module.register_forward_hook(lambda m, i, o: self.types[self.training].add(o.dtype))
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_precision_reaches_the_convolutions_in_training_and_validation(run_loop: Run, bf16: bool) -> None:
+    loop, method = run_loop(_Watched, bf16=bf16, steps=2, validations=1)
+    expected = torch.bfloat16 if bf16 else torch.float32
+    assert method.types == {True: {expected}, False: {expected}}
+    state = load_checkpoint(loop.run / "last.pt")
+    assert {value.dtype for value in state["model"].values()} == {torch.float32}
 
 
 def test_log_holds_means_of_all_steps(run_loop: Run) -> None:

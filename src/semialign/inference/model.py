@@ -44,9 +44,6 @@ def load_trained(run: Path, *, checkpoint: str = "best", accelerator: str = "aut
     if checkpoint == "best" and not path.exists():
         path = run / "last.pt"
     state = load_run(path)
-    lacking = {"plan", "class_names", "channel_names", "method", "method_settings", "plugins", "model"} - state.keys()
-    if lacking:
-        raise UserError(f"{path}: no checkpoint of a training run ('{min(lacking)}' is missing); choose a run folder")
     plan = from_mapping(Plan, state["plan"], str(path))
     classes: list[str] = state["class_names"]
     method = build_method(
