@@ -34,13 +34,14 @@ def build(prepared: Prepared, name: str) -> Method:
 
 def step(method: Method, optimiser: torch.optim.Optimizer, batch: Batch, number: int, low: bool) -> None:
     """Forward, losses, backward, optimiser, teacher: all that a method runs."""
+    progress = Progress("train", 1000 + number, 2000)  # past the part on labels alone
     with torch.autocast("cpu", torch.bfloat16, enabled=low):
-        total, _ = method(batch, Progress("train", number, 1000))
+        total, _ = method(batch, progress)
     optimiser.zero_grad()
     total.backward()
     torch.nn.utils.clip_grad_norm_(method.parameters(), 12.0)
     optimiser.step()
-    method.after_step(Progress("train", number, 1000))
+    method.after_step(progress)
 
 
 def loop_over_step(prepared: Prepared, name: str, steps: int, workers: int) -> tuple[float, float]:
