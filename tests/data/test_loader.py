@@ -160,6 +160,12 @@ def test_other_seeds_stages_and_ranks_see_other_patches(store: Store, change: di
     assert not torch.equal(one.image_u, other.image_u)
 
 
+def test_ranks_cut_the_same_case_differently(store: Store) -> None:
+    one, other = (_loader(store, labelled=["l0"], unlabelled=["u0"], rank=rank, world=2)[0] for rank in (0, 1))
+    assert not torch.equal(one.image_l, other.image_l)
+    assert not torch.equal(one.image_u, other.image_u)
+
+
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_ranks_share_an_epoch_without_repeats(store: Store, world: int) -> None:
     cases = [f"u{i}" for i in range(6)]

@@ -215,6 +215,12 @@ def test_best_is_the_best(run_loop: Run) -> None:
     assert all(torch.equal(v, last["model"][n]) for n, v in method.state_dict().items())
 
 
+def test_of_equals_the_first_is_kept(run_loop: Run) -> None:
+    loop, _ = run_loop(steps=4, validations=4, learning_rate=1e-20)
+    assert len({row["mean_dice"] for row in _rows(loop.run / "validation.csv")}) == 1
+    assert load_checkpoint(loop.run / "best.pt")["place"]["steps_done"] == 1
+
+
 def test_stages_share_the_steps_and_freeze_what_they_should(run_loop: Run) -> None:
     loop, method = run_loop(_Staged, steps=12)
     assert method.seen == [Progress("encoder", s, 3) for s in range(3)] + [Progress("all", s, 9) for s in range(9)]
