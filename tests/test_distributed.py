@@ -97,6 +97,7 @@ def test_both_end_with_the_same_weights(both: tuple[Path, list[dict[str, Any]]])
 def test_they_see_different_data(both: tuple[Path, list[dict[str, Any]]], tiny_2d: Any) -> None:
     _, (first, second) = both
     assert not set(first["images"]) & set(second["images"])
+    assert len(set(first["seeds"] + second["seeds"])) == 12, "and draw other noise, in every step"
     labelled = len(tiny_2d.prepared.split.labelled)
     assert labelled == 2
     for one, other in zip(first["labelled"], second["labelled"], strict=True):

@@ -65,10 +65,11 @@ def whole(line: Line) -> Path:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
+    try:  # not asked first whether it exists: a run that starts anew may be taking it away
+        with open(path, newline="") as handle:
+            return [{**row, "seconds": ""} for row in csv.DictReader(handle)]
+    except FileNotFoundError:
         return []
-    with open(path, newline="") as handle:
-        return [{**row, "seconds": ""} for row in csv.DictReader(handle)]
 
 
 def _same(one: Any, other: Any) -> bool:

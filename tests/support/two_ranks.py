@@ -23,14 +23,17 @@ def _hash(tensors: Any) -> str:
 
 def main(arguments: dict[str, Any]) -> None:
     """Train; every process writes ``rank-N.json``, and the first keeps the checkpoint of step 3."""
+    import torch
+
     from semialign.common.errors import UserError
     from semialign.data.loader import TwoStream
+    from semialign.methods.base import Method
     from semialign.training.loop import Loop
     from semialign.training.train import train
 
     watch, fail = Path(arguments.pop("watch")), arguments.pop("fail", False)
-    notes: dict[str, Any] = {"labelled": [], "unlabelled": [], "images": []}
-    get, run_all, save = TwoStream.__getitem__, Loop.run_all, Loop._save
+    notes: dict[str, Any] = {"labelled": [], "unlabelled": [], "images": [], "seeds": []}
+    get, run_all, save, forward = TwoStream.__getitem__, Loop.run_all, Loop._save, Method.forward
 
     def noted(self: TwoStream, step: int) -> Any:
         batch = get(self, step)
@@ -38,6 +41,10 @@ def main(arguments: dict[str, Any]) -> None:
         notes["unlabelled"] += batch.index_u.tolist()
         notes["images"].append(_hash([batch.image_l, batch.image_u]))
         return batch
+
+    def stepped(self: Method, *arguments: Any) -> Any:
+        notes["seeds"].append(torch.initial_seed())
+        return forward(self, *arguments)
 
     def run(self: Loop) -> Any:
         place = run_all(self)
@@ -53,6 +60,7 @@ def main(arguments: dict[str, Any]) -> None:
             shutil.copytree(self.run, watch / "at-step-3")
 
     TwoStream.__getitem__, Loop.run_all, Loop._save = noted, run, saved  # type: ignore[assignment,method-assign]
+    Method.forward = stepped  # type: ignore[method-assign]
     (watch / f"process-{os.getpid()}").touch()
     try:
         train(Path(arguments.pop("data")), **{k: Path(v) if k in _PATHS else v for k, v in arguments.items()})

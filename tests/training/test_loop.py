@@ -31,11 +31,13 @@ class _Plain(Method):
         self.seen: list[Progress] = []
         self.after: list[Progress] = []
         self.norms: list[float] = []
+        self.drawn: list[float] = []
         self.predicted_in_training: set[bool] = set()
 
     def losses(self, batch: Batch, progress: Progress) -> StepOutput:
         """Return the supervised loss, and the step's number to log."""
         self.seen.append(progress)
+        self.drawn.append(float(torch.rand(())))
         loss = dice_ce(self.network(batch.image_l).logits, batch.label_l)
         return StepOutput({"supervised": loss}, [], {"number": float(progress.step)})
 
@@ -128,6 +130,16 @@ def test_every_step_once_in_order(run_loop: Run) -> None:
     assert method.after == expected
     assert loop.place.steps_done == 7
     assert load_checkpoint(loop.run / "last.pt")["place"]["step"] == 7
+
+
+def test_every_step_draws_its_own_numbers_whatever_was_drawn_before(run_loop: Run) -> None:
+    _, method = run_loop(steps=6, validations=0)
+    torch.rand(5)
+    _, again = run_loop(folder="again", steps=6, validations=6)
+    _, other = run_loop(folder="other", steps=6, seed=1)
+    assert len(set(method.drawn)) == 6
+    assert again.drawn == method.drawn
+    assert not set(other.drawn) & set(method.drawn)
 
 
 def test_learning_rate_follows_the_schedule(run_loop: Run) -> None:
