@@ -31,6 +31,17 @@ def soft_dice(
 
 def dice_per_class(p: Tensor, t: Tensor, *, squared: bool, smooth: float, over_batch: bool) -> Tensor:
     """Return soft Dice (C,), or (B, C) where not ``over_batch``, of ``p`` (B, C, N) float32 and ``t`` (B, N) int64."""
+    intersection, label, predicted = class_sums(p, t, squared=squared)
+    if over_batch:
+        intersection, label, predicted = intersection.sum(0), label.sum(0), predicted.sum(0)
+    return ((2 * intersection + smooth) / (predicted + label + smooth)).to(p.dtype)
+
+
+def class_sums(p: Tensor, t: Tensor, *, squared: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``sum p g``, ``sum g`` and ``sum p`` (or ``p^2``), each (B, C), of ``p`` (B, C, N) and ``t`` (B, N) int64.
+
+    Voxels of -1 count nowhere. The first two are float64, the last of the type of ``p``.
+    """
     valid = t >= 0
     index = t.clamp(min=0)
     of_target = p.gather(1, index[:, None])[:, 0] * valid
@@ -42,6 +53,4 @@ def dice_per_class(p: Tensor, t: Tensor, *, squared: bool, smooth: float, over_b
     inside = p * p if squared else p
     with torch.autocast(p.device.type, enabled=False):  # which would round the sum of the probabilities to bfloat16
         predicted = torch.matmul(inside, valid[:, :, None].to(p.dtype))[..., 0]
-    if over_batch:
-        intersection, label, predicted = intersection.sum(0), label.sum(0), predicted.sum(0)
-    return ((2 * intersection + smooth) / (predicted + label + smooth)).to(p.dtype)
+    return intersection, label, predicted

@@ -50,7 +50,7 @@ class CrossPseudoSupervision(Method):
         label = torch.cat([batch.label_l, unlabelled])
         names = ("first", "second")
         losses = {
-            f"supervised {name}": dice_ce(output.logits[:labelled], batch.label_l)
+            f"supervised {name}": self.supervised_loss(output.logits[:labelled], batch.label_l)
             for name, output in zip(names, outputs, strict=True)
         }
         views = [
@@ -61,9 +61,23 @@ class CrossPseudoSupervision(Method):
         if ramp and len(image) > start:
             log["ramp"] = ramp
             one, other = (output.logits[start:] for output in outputs)
-            cross = cross_entropy(one, other.argmax(1)) + cross_entropy(other, one.argmax(1))
+            labels = batch.label_l[start:]
+            cross = self.cross_loss(one, self.pseudo_labels(other, labels))
+            cross = cross + self.cross_loss(other, self.pseudo_labels(one, labels))
             losses["cross"] = self.settings.weight * log["ramp"] * cross
         return StepOutput(losses, views, log)
+
+    def supervised_loss(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Return the loss of one network's ``logits`` (L, C, *S) at ``label`` (L, *S)."""
+        return dice_ce(logits, label)
+
+    def cross_loss(self, logits: Tensor, pseudo: Tensor) -> Tensor:
+        """Return the loss of one network's ``logits`` (B, C, *S) at the other's ``pseudo`` labels (B, *S)."""
+        return cross_entropy(logits, pseudo)
+
+    def pseudo_labels(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Return the hard prediction (B, *S) of ``logits`` (B, C, *S); the first patches are those of ``label``."""
+        return logits.argmax(1)
 
     def predict(self, image: Tensor) -> Tensor:
         """Return the softmax of the mean of both networks' logits."""

@@ -1,0 +1,48 @@
+"""Gradient-aware cross pseudo supervision (GA-CPS, ECCV 2024): CPS with losses that rare classes count in."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from semialign.losses.gradient_aware import ga_ce, ga_loss, require_ga
+from semialign.methods.cps import CrossPseudoSettings, CrossPseudoSupervision
+
+
+@dataclass(frozen=True)
+class GradientAwareCrossPseudoSettings(CrossPseudoSettings):
+    """Settings of ``ga-cps``: those of ``cps``, and those of the gradient-aware losses."""
+
+    on_labelled: bool = True
+    """Whether the networks supervise each other on labelled patches too, as the paper does."""
+    keep_labelled: float = 10.0
+    """Percentage of annotated voxels, those of largest cross-entropy, that the supervised cross-entropy is of."""
+    keep_pseudo: float = 100.0
+    """The same for the cross-entropy to pseudo-labels."""
+    gamma: float = 0.5
+    """Exponent of the kept voxels' number in each class's divisor: 0 weighs classes alike, 1 voxels alike."""
+
+
+class GradientAwareCrossPseudoSupervision(CrossPseudoSupervision):
+    """CPS with ``GACE + GADice`` on labels and GACE to the other network's hard predictions."""
+
+    Settings = GradientAwareCrossPseudoSettings
+    settings: GradientAwareCrossPseudoSettings
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        own = self.settings
+        require_ga(gamma=own.gamma, keep_labelled=own.keep_labelled, keep_pseudo=own.keep_pseudo)
+
+    def supervised_loss(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Return ``GACE(keep_labelled) + GADice``."""
+        return ga_loss(logits, label, keep=self.settings.keep_labelled, gamma=self.settings.gamma)
+
+    def cross_loss(self, logits: Tensor, pseudo: Tensor) -> Tensor:
+        """Return ``GACE(keep_pseudo)``."""
+        return ga_ce(logits, pseudo, keep=self.settings.keep_pseudo, gamma=self.settings.gamma)
+
+    def pseudo_labels(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Return the hard prediction, -1 where a labelled patch is not annotated: that may lie outside the image."""
+        pseudo = logits.argmax(1)
+        pseudo[: len(label)].masked_fill_(label < 0, -1)
+        return pseudo
