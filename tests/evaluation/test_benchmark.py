@@ -17,6 +17,7 @@ from semialign.common.errors import UserError
 from semialign.common.files import read_json, write_json, write_yaml
 from semialign.data.phantom import phantom
 from semialign.evaluation.benchmark import bench, list_runs
+from semialign.evaluation.benchmark_run import forget_peak
 from semialign.inference.predictor import PredictionSummary
 from semialign.training.checkpoint import save_checkpoint
 
@@ -48,8 +49,8 @@ class Stand:
         save_checkpoint(run / "last.pt", {"place": {"steps_done": 10}})
         save_checkpoint(run / "best.pt", {"place": {"steps_done": self.best_step}})
         self.before_result(options)
-        versions = {"torch": "0"}
-        write_json(run / "result.json", {"steps": 10, "training_seconds": 3.0, "versions": versions})
+        result = {"steps": 10, "training_seconds": 3.0, "peak_memory_bytes": 2**30, "versions": {"torch": "0"}}
+        write_json(run / "result.json", result)
         return Path(run)
 
     def predict(self, runs: Any, inputs: Any, output: Path, *, checkpoint: str, **options: Any) -> PredictionSummary:
@@ -143,6 +144,46 @@ def test_scores_are_those_of_the_predictions(trial, stand, pictures):
         dice.append(2 * (truth & found).sum() / (truth.sum() + found.sum()))
     assert min(dice) > 0
     assert value["results"][0]["checkpoints"]["last"]["dice"]["mean"] == pytest.approx(np.mean(dice))
+
+
+def test_groups_come_from_the_fingerprint_of_runs_on_the_labels_of_the_split(trial, stand, pictures):
+    (name,) = (name for name in read_json(pictures / "dataset.json")["labels"] if name != "background")
+
+    def prepared(options: dict[str, Any]) -> None:
+        split = {"background": 0.9, "another": 0.09, name: 0.01}
+        ceiling = {"background": 0.9, "another": 0.01, name: 0.09}
+        found = ceiling if options["split"].unlabelled == () else split
+        write_json(options["output"] / "fingerprint.json", {"class_frequencies": found})
+
+    stand.before_result = prepared
+    result = bench(trial())
+    for row in result.value["results"]:
+        for of in row["checkpoints"].values():
+            assert list(of["groups"]) == ["tail"]
+            assert of["groups"]["tail"]["classes"] == [name]
+            assert of["groups"]["tail"]["dice"] == pytest.approx(of["dice"])
+            if row["entry"] != "labels only":
+                assert of["groups"]["tail"]["difference"] == of["difference"]
+    text = (result.output / "bench.md").read_text()
+    assert text.index("Test scores by group of classes") < text.index("Test scores by class")
+
+
+def test_peak_memory_is_recorded_where_it_is_that_of_the_run(trial, stand, monkeypatch):
+    for own, expected in ((True, 2**30), (False, None)):
+        monkeypatch.setattr("semialign.evaluation.benchmark_run.forget_peak", lambda own=own: own)
+        value = bench(trial(seeds=[0], output=f"out-{own}")).value
+        assert {run["peak_memory_bytes"] for run in value["runs"]} == {expected}
+        assert {row["peak_memory_bytes"]["mean"] for row in value["results"]} == {expected}
+
+
+def test_the_peak_of_earlier_runs_is_forgotten():
+    resource = pytest.importorskip("resource")
+    large = np.ones((100, 2**17))  # 100 MiB
+    del large
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if not forget_peak():
+        pytest.skip("this system cannot set a process's peak memory back")
+    assert before - resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 80 * 2**10  # KiB, where that can be done
 
 
 def test_a_second_call_does_nothing_and_says_the_same(trial, stand):

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from semialign.common.errors import UserError
 from semialign.evaluation.benchmark_summary import summarise
 from semialign.evaluation.benchmark_table import duration, markdown, sections
 
@@ -12,17 +13,19 @@ ENTRIES = ("labels only", "mean teacher", "all labels")
 
 
 def record(
-    entry: str, seed: int, dice: dict[str, float], *, best: dict[str, float] | None = None, **changes: Any
+    entry: str, seed: int, dice: dict[str, float | None], *, best: dict[str, float | None] | None = None, **changes: Any
 ) -> Any:
-    """A finished run on one class, whose figures follow from ``dice`` by case."""
+    """A finished run on one class, whose figures follow from ``dice`` by case; ``None``: rightly nothing found."""
 
-    def checkpoint(of: dict[str, float]) -> dict[str, Any]:
+    def checkpoint(of_all: dict[str, float | None]) -> dict[str, Any]:
+        of = {case: value for case, value in of_all.items() if value is not None}
         mean = sum(of.values()) / len(of)
         missed = sum(value == 0 for value in of.values())
         counts = {"scored": len(of) - missed, "missed": missed, "absent": 1, "spurious": 0}
         moments = {"dice": {"mean": mean}, "hd95": {"mean": 10 * mean}, "asd": {"mean": None}}
         return {
             "case_dice": of,
+            "scores": [{"case": case, "class": "liver", "dice": value} for case, value in of_all.items()],
             "summary": {
                 "mean": {"dice": mean, "hd95": 10 * mean, "asd": None},
                 "classes": {"liver": {**counts, **moments}},
@@ -80,7 +83,7 @@ def test_difference_pairs_cases_after_averaging_over_seeds():
     last = summed(three_entries())["mean teacher"]["checkpoints"]["last"]["difference"]
     # By case: a (0.7 + 0.6)/2 - (0.5 + 0.6)/2 = 0.1, b 0.45 - 0.35 = 0.1: no spread over cases at all.
     assert (last["mean"], last["low"], last["high"]) == pytest.approx((0.1, 0.1, 0.1))
-    assert (last["cases"], last["drawn"], last["left_out"]) == (2, "cases", 0)
+    assert (last["cases"], last["drawn"]) == (2, "cases")
     best = summed(three_entries())["mean teacher"]["checkpoints"]["best"]["difference"]
     # a 0.7 - 0.6 = 0.1, b 0.6 - 0.4 = 0.2: the bootstrap of two cases draws means 0.1, 0.15 and 0.2.
     assert (best["mean"], best["low"], best["high"]) == pytest.approx((0.15, 0.1, 0.2))
@@ -126,19 +129,138 @@ def test_patients_are_drawn_whole():
     assert (difference["low"], difference["high"]) == pytest.approx((0.1, 0.6))
 
 
-def test_cases_that_count_in_some_runs_only_are_left_out_and_counted():
+def test_rightly_finding_nothing_counts_one():
     records = [
-        record("labels only", 0, {"a": 0.5, "b": 0.3}),
-        record("mean teacher", 0, {"a": 0.7, "b": 0.4, "empty": 0.0}),
+        record("labels only", 0, {"a": 0.5, "b": 0.3, "empty": None, "bare": None}),
+        record("mean teacher", 0, {"a": 0.7, "b": 0.4, "empty": 0.0, "bare": None}),
+        record("mean teacher", 1, {"a": 0.7, "b": 0.4, "empty": None, "bare": None}),
     ]
     difference = summed(records)["mean teacher"]["checkpoints"]["last"]["difference"]
-    assert difference["mean"] == pytest.approx(0.15)
-    assert (difference["cases"], difference["left_out"]) == (2, 1)
+    # Something is found in the empty case under one seed of two: there it counts (0 + 1) / 2 against 1.
+    assert difference["mean"] == pytest.approx((0.2 + 0.1 - 0.5 + 0.0) / 4)
+    assert difference["cases"] == 4
+    # The mean Dice and its standard error are of the cases with a class.
+    of = summed(records)["labels only"]["checkpoints"]["last"]
+    assert (of["drawn"], of["dice"]["mean"]) == (2, pytest.approx(0.4))
 
 
-def test_no_case_in_common_gives_no_difference():
+def test_runs_on_other_cases_are_not_compared():
     records = [record("labels only", 0, {"a": 0.5}), record("mean teacher", 0, {"b": 0.7})]
-    assert summed(records)["mean teacher"]["checkpoints"]["last"]["difference"] is None
+    with pytest.raises(UserError, match="only one evaluation holds a, b"):
+        summed(records)
+
+
+CLASSES = ("liver", "kidney", "cyst", "duct")
+FREQUENCIES = {"liver": 0.1, "kidney": 0.1, "cyst": 0.001, "duct": 0.0}  # head: liver, kidney; tail: cyst, duct
+OTHER = {"liver": 0.001, "kidney": 0.001, "cyst": 0.1, "duct": 0.1}
+
+
+def grouped(entry: str, seed: int, cases: dict[str, list[float | None]], **changes: Any) -> Any:
+    """A finished run whose cases list the Dice of all classes; the ASD is 10 times as much, infinite at 0."""
+    rows = [{"case": c, "class": n, "dice": d} for c, of in cases.items() for n, d in zip(CLASSES, of, strict=True)]
+    classes: dict[str, Any] = {}
+    for place, name in enumerate(CLASSES):
+        dice = [of[place] for of in cases.values() if of[place] is not None]
+        finite = [10 * value for value in dice if value]
+        classes[name] = {
+            "dice": {"mean": mean(dice)},
+            "hd95": {"mean": None},
+            "asd": {"mean": mean(finite)},
+            "scored": len(finite),
+            "missed": len(dice) - len(finite),
+            "absent": len(cases) - len(dice),
+            "spurious": 0,
+        }
+    made = record(entry, seed, {"a": 0.5}, class_frequencies=FREQUENCIES, **changes)
+    made["checkpoints"]["last"]["scores"] = rows
+    made["checkpoints"]["last"]["summary"]["classes"] = classes
+    return made
+
+
+def mean(values: list[Any]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def two_groups() -> list[Any]:
+    return [
+        grouped("labels only", 0, {"a": [0.9, 0.7, 0.0, 0.0], "b": [0.7, 0.5, 0.2, None]}),
+        grouped("labels only", 1, {"a": [0.9, 0.7, 0.0, 0.0], "b": [0.7, 0.5, 0.4, None]}),
+        grouped("mean teacher", 0, {"a": [0.9, 0.7, 0.3, 0.1], "b": [0.7, 0.5, 0.6, None]}),
+        grouped("all labels", 0, {"a": [0.9, 0.9, 0.9, 0.9], "b": [0.9, 0.9, 0.9, None]})
+        | {"class_frequencies": OTHER},
+    ]
+
+
+def test_groups_by_hand():
+    rows = summed(two_groups())
+    head, tail = rows["labels only"]["checkpoints"]["last"]["groups"].values()
+    assert (head["classes"], tail["classes"]) == (["liver", "kidney"], ["cyst", "duct"])
+    # Head: the means over cases are 0.8 and 0.6. Tail: cyst 0.1 and 0.2 by seed, duct 0 under both.
+    assert head["dice"]["mean"] == pytest.approx(0.7)
+    assert (tail["dice"]["mean"], tail["dice"]["minimum"], tail["dice"]["maximum"]) == pytest.approx((0.075, 0.05, 0.1))
+    # The duct is never found: its distances are counted, and the mean says that it is over one class.
+    assert tail["asd"] == pytest.approx((2.0 + 4.0) / 2)
+    assert tail["averaged"]["asd"] == 1
+    assert (tail["infinite"], tail["missed"], tail["absent"], tail["scored"]) == (4, 4, 2, 2)
+    assert (head["infinite"], head["averaged"]["asd"], head["difference"]) == (0, 2, None)
+
+
+def test_differences_of_groups_pair_cases():
+    tail = summed(two_groups())["mean teacher"]["checkpoints"]["last"]["groups"]["tail"]["difference"]
+    # Case a: (0.3 + 0.1) / 2 - 0; case b, without a duct: 0.6 - (0.2 + 0.4) / 2.
+    assert tail["mean"] == pytest.approx((0.2 + 0.3) / 2)
+    assert (tail["low"], tail["high"], tail["cases"]) == (pytest.approx(0.2), pytest.approx(0.3), 2)
+    head = summed(two_groups())["mean teacher"]["checkpoints"]["last"]["groups"]["head"]["difference"]
+    assert (head["mean"], head["low"], head["high"]) == pytest.approx((0, 0, 0))
+
+
+def test_groups_follow_the_labelled_cases_of_the_baseline_and_never_the_ceiling():
+    def members(records: list[Any], **changes: Any) -> list[Any]:
+        rows = summed(records, **changes).values()
+        return [{name: of["classes"] for name, of in row["checkpoints"]["last"]["groups"].items()} for row in rows]
+
+    expected = {"head": ["liver", "kidney"], "tail": ["cyst", "duct"]}
+    records = two_groups()
+    assert members(records) == [expected] * 3
+    assert members(records[2:]) == [expected] * 2  # no run of the baseline is finished: another on the same labels
+    assert members(records, baseline=None) == [expected] * 3
+    assert members(records[3:]) == [{}]
+    assert members(three_entries()) == [{}] * 3  # no frequencies are known
+
+
+def test_markdown_shows_groups():
+    text = markdown(page(two_groups()))
+    table = text.split("**Test scores by group of classes**")[1].split("**")[0]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")]
+    assert lines[0][2:5] == [
+        "group",
+        "Dice, mean over seeds [lowest to highest]",
+        "difference to 'labels only' (95 % interval)",
+    ]
+    assert lines[2] == [
+        "labels only",
+        "last",
+        "head",
+        "0.700 [0.700 to 0.700]",
+        "-",
+        "- (0 of 2 classes)",
+        "7.00",
+        "0 of 8",
+    ]
+    assert lines[3] == [
+        "",
+        "",
+        "tail",
+        "0.075 [0.050 to 0.100]",
+        "-",
+        "- (0 of 2 classes)",
+        "3.00 (1 of 2 classes)",
+        "4 of 6",
+    ]
+    assert lines[5][2:5] == ["tail", "0.275", "+0.250 (+0.200 to +0.300)"]
+    assert "by frequency in the labelled cases: head: liver, kidney; tail: cyst, duct." in text
+    assert "'2 of 3 classes' says" in text
+    assert "by group" not in markdown(page(three_entries()))
 
 
 def test_infinite_distances_are_counted_over_all_seeds_and_not_averaged():

@@ -260,6 +260,67 @@ def test_command_prints_infinite_distances_beside_the_mean(folders, capsys):
     assert "2 distances are infinite" in out
 
 
+FREQUENCIES = {"background": 0.9, "liver": 0.08, "spleen": 0.02}
+
+
+def fingerprint(folder: Path, frequencies: dict[str, float] = FREQUENCIES) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "fingerprint.json").write_text(json.dumps({"class_frequencies": frequencies}))
+    return folder
+
+
+def test_groups_are_made_of_their_classes(folders):
+    found = evaluate(*folders, frequencies={"liver": 0.08, "spleen": 0.02})
+    liver, spleen = found.class_rows()
+    head, tail = found.group_rows()
+    assert (head | {"name": "liver"}, tail | {"name": "spleen"}) == (liver, spleen)
+    assert (head["name"], tail["name"]) == ("head", "tail")
+    assert found.summary["groups"]["tail"]["classes"] == ["spleen"]
+    assert any(note.startswith("head: liver; tail: spleen; groups by the classes' share") for note in found.notes())
+    plain = evaluate(*folders)
+    assert (plain.group_rows(), plain.summary["groups"]) == ([], {})
+    assert plain.class_rows() == found.class_rows()
+
+
+def test_a_class_that_is_not_scored_keeps_its_group_out(folders):
+    found = evaluate(*folders, frequencies={"heart": 0.3, "liver": 0.08, "spleen": 0.02})
+    assert {name: of["classes"] for name, of in found.summary["groups"].items()} == {
+        "middle": ["liver"],
+        "tail": ["spleen"],
+    }
+
+
+def test_command_groups_by_a_run_or_a_fingerprint(folders, capsys, tmp_path):
+    predicted, labels = folders
+    save(predicted, "a", np.zeros_like(volume(0)))
+    run = fingerprint(tmp_path / "run")
+    for place in (run, run / "fingerprint.json"):
+        code, out, _ = run_cli(capsys, predicted, labels, "--frequencies", place)
+        assert code == 0
+        rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.split()}
+        assert rows["head"] == rows["liver"]
+        assert "+1∞" in rows["tail"]
+    summary = json.loads((predicted / "evaluation" / "summary.json").read_text(), parse_constant=pytest.fail)
+    assert summary["groups"]["tail"]["infinite"] == 1
+    _, out, _ = run_cli(
+        capsys, predicted, labels, "--frequencies", fingerprint(run, {"bg": 1.0, "liver": 0, "spleen": 0})
+    )
+    assert "the classes have no groups" in out
+
+
+def test_frequencies_that_do_not_fit_are_one_line_and_code_2(folders, capsys, tmp_path):
+    predicted, labels = folders
+    run = fingerprint(tmp_path / "run", {"background": 0.9, "lever": 0.08, "spleen": 0.02})
+    code, _, err = run_cli(capsys, predicted, labels, "--frequencies", run)
+    assert code == 2
+    assert "class 'liver' has no frequency; did you mean 'lever'" in err
+    assert "no such file" in run_cli(capsys, predicted, labels, "--frequencies", tmp_path / "none")[2]
+    (labels.parent / "dataset.json").unlink()
+    code, _, err = run_cli(capsys, predicted, labels, "--frequencies", run)
+    assert code == 2
+    assert "add --dataset-json" in err
+
+
 MISTAKES = {
     "another size": (lambda p, q: save(p, "b", volume(0, (12, 11, 8))), "b.nii.gz: size 12 x 11 x 8 instead of"),
     "another spacing": (lambda p, q: save(p, "b", volume(0), np.eye(4)), "b.nii.gz: spacing 1 x 1 x 1 mm instead of"),

@@ -7,7 +7,8 @@ import math
 import pytest
 
 from semialign.common.errors import UserError
-from semialign.evaluation.aggregate import aggregate
+from semialign.evaluation.aggregate import METRICS, aggregate
+from semialign.evaluation.groups import group_figures
 from semialign.evaluation.metrics import ClassScore, absent
 from semialign.evaluation.results import Evaluation, load_evaluation, write_evaluation
 
@@ -55,6 +56,17 @@ def test_csv_tells_infinite_from_absent(evaluation, tmp_path):
         ("b", "liver", "0.0", "inf"),
         ("b", "cyst, large", "0.0", "inf"),
     ]
+
+
+def test_groups_are_kept_and_older_files_without_them_are_read(evaluation, tmp_path):
+    groups = group_figures(evaluation.summary["classes"], {"tail": ("cyst, large", "liver")}, metrics=METRICS)
+    grouped = Evaluation(SCORES, evaluation.summary | {"groups": groups})
+    write_evaluation(grouped, tmp_path / "grouped")
+    assert load_evaluation(tmp_path / "grouped").group_rows() == grouped.group_rows()
+    (row,) = grouped.group_rows()
+    assert (row["dice"], row["asd"], row["infinite"]) == (pytest.approx((0.375 + 0) / 2), 1.25, 2)
+    assert row.keys() == evaluation.class_rows()[0].keys()
+    assert evaluation.group_rows() == []
 
 
 def test_scores_can_be_averaged_again_under_another_rule(evaluation, tmp_path):

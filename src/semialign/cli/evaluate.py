@@ -23,13 +23,17 @@ class Arguments:
     dataset_json: Path | None = None
     """Names the classes (default: the dataset.json above or in LABELS, or in PREDICTIONS)."""
     split: Path | None = None
-    """Split file; every case of --part must then be predicted."""
+    """Split file or a published split's name; every case of --part must then be predicted."""
     part: str | None = None
     """Which part of the split to score: labelled, unlabelled, validation or test (default: test)."""
+    frequencies: Path | None = None
+    """Run folder or fingerprint.json: also average over head, middle and tail, by frequency in its labelled cases."""
     tolerance: float = 2.0
     """Tolerance of NSD in mm; pixels for pictures."""
-    rule: str = "default"
+    rule: str | None = None
     """How classes that a case lacks count: default; ga, magicnet or dhc to compare with published tables."""
+    recipe: str | None = None
+    """A recipe whose split and rule to score by, where --split and --rule name none."""
     workers: int | None = None
     """Cases scored at a time (default: one a core, 8 at most)."""
 
@@ -39,8 +43,12 @@ def run(arguments: Arguments) -> None:
     from semialign.cli.screen import progress_bars
     from semialign.common.errors import UserError
     from semialign.evaluation.evaluate import cases_of_part, evaluate
+    from semialign.evaluation.groups import read_frequencies
+    from semialign.recipes.load import load_recipe
 
-    if arguments.part is not None and arguments.split is None:
+    asked = load_recipe(arguments.recipe) if arguments.recipe else {}
+    split = arguments.split or (Path(asked["split"]) if asked.get("split") else None)
+    if arguments.part is not None and split is None:
         raise UserError(f"--part {arguments.part}: needs the split it is a part of; add --split FILE")
     predictions = arguments.predictions
     beside = predictions.parent if predictions.is_file() else predictions
@@ -51,13 +59,16 @@ def run(arguments: Arguments) -> None:
             arguments.labels,
             output=output,
             dataset_json=arguments.dataset_json,
-            cases=cases_of_part(arguments.split, arguments.part or "test") if arguments.split else None,
+            cases=cases_of_part(split, arguments.part or "test") if split else None,
+            frequencies=read_frequencies(arguments.frequencies) if arguments.frequencies else None,
             tolerance=arguments.tolerance,
-            rule=arguments.rule,
+            rule=arguments.rule or asked.get("rule") or "default",
             workers=arguments.workers,
             progress=progress,
         )
     _print(evaluation)
+    if arguments.frequencies and not evaluation.summary["groups"]:
+        print(f"note: the classes have no groups: {arguments.frequencies} knows one frequency alone, or none")
     print(f"written: {output / 'summary.json'}, {output / 'cases.csv'}")
 
 
@@ -75,12 +86,13 @@ def _print(evaluation: "Evaluation") -> None:
     table.add_column("class")
     for title in ("Dice", "IoU", f"HD95 {unit}", f"ASD {unit}", f"NSD {summary['tolerance']:g} {unit}", *counts):
         table.add_column(title, justify="right")
-    rows = evaluation.class_rows()
-    for place, row in enumerate([*rows, mean]):
+    classes, groups = evaluation.class_rows(), evaluation.group_rows()
+    ends = {len(classes) - 1, len(classes) + len(groups) - 1}
+    for place, row in enumerate([*classes, *groups, mean]):
         cells = [_figure(row[m], 3) for m in ("dice", "iou")]
         cells += [_figure(row[m], 2, row["infinite"] if summary["rule"] == "default" else 0) for m in ("hd95", "asd")]
         cells += [_figure(row["nsd"], 3), *(str(row.get(count, "")) for count in counts)]
-        table.add_row(Text(row["name"]), *cells, end_section=place == len(rows) - 1)
+        table.add_row(Text(row["name"]), *cells, end_section=place in ends)
     Console(width=None if Console().is_terminal else 120).print(table)
     print(f"cases: {summary['cases']}")
     for note in evaluation.notes():

@@ -24,6 +24,7 @@ from semialign.evaluation.benchmark_run import (
 )
 from semialign.evaluation.benchmark_summary import summarise
 from semialign.evaluation.benchmark_table import duration, markdown
+from semialign.evaluation.groups import FINGERPRINT, read_frequencies
 
 Say = Callable[[str, int, int], None]
 Tell = Callable[[str], None]
@@ -135,7 +136,13 @@ def _records(made: Bench) -> Iterator[dict[str, Any]]:
             if record is not None and record["key"] == run.key and record["state"] in (FINISHED, FAILED):
                 # Names and grouping may have changed in the file since; they decide no run's result.
                 named = {"dataset": data.name, "entry": run.entry.name, "group_by": data.group_by}
-                yield record | named | {"folder": str(run.folder.relative_to(made.output))}
+                found = {"folder": str(run.folder.relative_to(made.output)), "class_frequencies": _frequencies(run)}
+                yield record | named | found
+
+
+def _frequencies(run: Run) -> dict[str, float] | None:
+    """Return the frequencies of the foreground classes in the labelled cases of a run; ``None`` where it failed."""
+    return read_frequencies(run.folder) if (run.folder / FINGERPRINT).exists() else None
 
 
 def _write(made: Bench) -> dict[str, Any]:

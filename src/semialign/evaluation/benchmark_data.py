@@ -87,9 +87,11 @@ def require_fitting(opened: Opened, entries: Sequence[BenchEntry]) -> None:
                 raise UserError(f"{where}: {part} case {case} of {data.name} has no file in labelsTr; {why}")
 
 
-def prepared_folder(data: BenchData, labels: str, output: Path) -> Path:
-    """Return where the prepared data of ``data`` go, for all entries on the split's labels (or on all)."""
-    return output / "prepared" / (slug(data.name) + ("-all-labels" if labels == "all" else ""))
+def prepared_folder(data: BenchData, entry: BenchEntry, output: Path) -> Path:
+    """Return where the prepared data of ``data`` go: for all entries on the same labels with the same recipe's plan."""
+    plan = entry.resolved.get("plan")
+    ending = ("-all-labels" if entry.labels == "all" else "") + (f"-plan-{digest(plan)[:6]}" if plan else "")
+    return output / "prepared" / (slug(data.name) + ending)
 
 
 def renew_prepared(folder: Path, made_for: str) -> bool:

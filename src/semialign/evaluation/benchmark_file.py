@@ -133,7 +133,8 @@ def _data(form: DataForm, file: Path) -> BenchData:
             re.compile(form.group_by)
         except re.error as error:
             raise UserError(f"{where}: group_by {form.group_by} is not a regular expression ({error})") from error
-    data, split = (None if text is None else _path(text, file) for text in (form.data, form.split))
+    data = None if form.data is None else _path(form.data, file)
+    split = None if form.split is None else _split_path(form.split, file)
     return BenchData(form.name, data, split, form.phantom, form.group_by)
 
 
@@ -166,6 +167,8 @@ def _entry(form: EntryForm, common: Mapping[str, Any], length: Mapping[str, Any]
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     resolved = {"method": method, "training": to_mapping(training), "method_settings": own, "plugins": plugins}
+    if said.get("plan"):  # laid over the plan that is made for a data set, so that no other entry shares its data
+        resolved["plan"] = said["plan"]
     return BenchEntry(form.name, form.method, recipe, settings, form.labels, resolved)
 
 
@@ -196,6 +199,13 @@ def _length(trainings: Sequence[Mapping[str, Any]]) -> str:
     if minutes == {None} and len(steps) == 1:
         return f"equal number of steps: {steps.pop()} a run (not equal time)"
     return "entries train for lengths of their own (see the steps and times)"
+
+
+def _split_path(text: str, file: Path) -> Path:
+    from semialign.data.splits import published_splits
+
+    path = _path(text, file)
+    return Path(text) if text in published_splits() and not path.exists() else path
 
 
 def _path(text: str, file: Path) -> Path:

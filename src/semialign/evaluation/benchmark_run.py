@@ -48,7 +48,7 @@ def make_run(data: BenchData, entry: BenchEntry, seed: int, *, output: Path, ide
     training = {k: v for k, v in entry.resolved["training"].items() if k not in _INDIFFERENT}
     key = digest([identity, entry.labels, entry.resolved | {"training": training}, seed])
     folder = output / "runs" / slug(data.name) / slug(entry.name) / f"seed-{seed}"
-    return Run(data, entry, seed, folder, prepared_folder(data, entry.labels, output), key)
+    return Run(data, entry, seed, folder, prepared_folder(data, entry, output), key)
 
 
 def read_record(run: Run) -> dict[str, Any] | None:
@@ -79,11 +79,12 @@ def carry_out(run: Run, opened: Opened, *, accelerator: str = "auto", progress: 
     """
     if state_of(run) == CHANGED:
         shutil.rmtree(run.folder)
+    own_peak = forget_peak()
     record = _described(run, opened, accelerator)
     write_json(run.folder / RECORD, record | {"state": INTERRUPTED})
     begun = time.monotonic()
     try:
-        record |= _train(run, opened, accelerator, progress)
+        record |= _train(run, opened, accelerator, progress, own_peak)
         record["checkpoints"] = _score_all(run, opened, accelerator, progress)
         record |= {"state": FINISHED, "seconds": round(time.monotonic() - begun, 1)}
     except Exception as error:  # the other runs of the matrix go on
@@ -115,7 +116,7 @@ def _described(run: Run, opened: Opened, accelerator: str) -> dict[str, Any]:
     }
 
 
-def _train(run: Run, opened: Opened, accelerator: str, progress: Say | None) -> dict[str, Any]:
+def _train(run: Run, opened: Opened, accelerator: str, progress: Say | None, own_peak: bool) -> dict[str, Any]:
     from semialign.training.train import train
 
     if not (run.folder / "result.json").exists():
@@ -133,7 +134,9 @@ def _train(run: Run, opened: Opened, accelerator: str, progress: Say | None) -> 
             progress=progress,
         )
     result = read_json(run.folder / "result.json")
-    return {key: result.get(key) for key in ("steps", "training_seconds", "best_validation_dice", "versions")}
+    kept = {key: result.get(key) for key in ("steps", "training_seconds", "best_validation_dice", "versions")}
+    # Runs share a process: where its peak cannot be set back, theirs holds that of all runs before and is no figure.
+    return kept | {"peak_memory_bytes": result.get("peak_memory_bytes") if own_peak else None}
 
 
 def _score_all(run: Run, opened: Opened, accelerator: str, progress: Say | None) -> dict[str, Any]:
@@ -194,6 +197,18 @@ def _free_memory() -> None:
     gc.collect()  # networks hold themselves in cycles
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def forget_peak() -> bool:
+    """Set the peak memory of this process back to what it holds now; returns whether the system can (Linux).
+
+    Where it cannot, a run's ``result.json`` holds the largest peak of all runs of this process so far.
+    """
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc(5): reset the peak resident set size
+    except OSError:
+        return False
+    return True
 
 
 @cache

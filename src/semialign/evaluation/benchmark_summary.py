@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from semialign.evaluation.groups import class_groups, group_figures
 from semialign.evaluation.statistics import gap_closed, mean_over_seeds, paired_bootstrap, spread, standard_error
 
 Record = Mapping[str, Any]
@@ -20,23 +21,30 @@ def summarise(
 ) -> list[dict[str, Any]]:
     """Return a JSON-ready row per data set and entry that has a finished or failed run, in the order given.
 
-    A row holds ``seeds`` and ``failed`` (seed to reason), ``training_seconds`` and ``steps`` (median, minimum, maximum,
-    mean over seeds), and for each of ``checkpoints`` (last, best): ``dice`` (the same, of each run's mean over classes
-    and cases), ``classes``, ``hd95`` and ``asd`` (mean over seeds of the means of finite distances) with ``infinite``
-    (how many distances that leaves out, over all seeds), ``standard_error`` of the mean Dice over the ``drawn`` cases
-    (patients under ``group_by``), ``difference`` to the baseline and ``gap_closed``; ``None`` where there is nothing
-    to compare with.
+    A row holds ``seeds`` and ``failed`` (seed to reason), ``training_seconds``, ``steps`` and ``peak_memory_bytes``
+    (of the process; median, minimum, maximum, mean over seeds), and for each of ``checkpoints`` (last, best): ``dice``
+    (the same, of each run's mean over classes and cases), ``classes``, ``hd95`` and ``asd`` (mean over seeds of the
+    means of finite distances) with ``infinite`` (how many distances that leaves out, over all seeds),
+    ``standard_error`` of the mean Dice over the ``drawn`` cases (patients under ``group_by``), ``difference`` to the
+    baseline and ``gap_closed``; ``None`` where there is nothing to compare with.
+
+    ``groups``, beside these: head, middle and tail of the classes with figures of the same names, ``classes`` their
+    members, ``averaged`` the least number of them that the distances of a run could be averaged over. They follow the
+    labelled cases of the baseline's run, the same for all entries of a data set.
     """
     rows = []
     for dataset in dict.fromkeys(record["dataset"] for record in records):
         of_entry = {e: [r for r in records if r["dataset"] == dataset and r["entry"] == e] for e in entries}
         done = {entry: [r for r in of if r["state"] == "finished"] for entry, of in of_entry.items()}
+        groups = _groups(done, baseline)
         floor, top = done.get(baseline or "", []), done.get(ceiling or "", [])
         for entry in (entry for entry, of in of_entry.items() if of):
             row = _row(of_entry[entry], done[entry])
             for which, figures in row["checkpoints"].items():
-                figures["difference"] = None if entry == baseline else _difference(done[entry], floor, which)
+                compared = [] if entry == baseline else [r for r in floor if which in r["checkpoints"]]
+                figures["difference"] = _difference(done[entry], compared, which)
                 figures["gap_closed"] = None if entry in (baseline, ceiling) else _gap(done[entry], floor, top, which)
+                figures["groups"] = _grouped(done[entry], compared, which, groups)
             rows.append(row)
     return rows
 
@@ -52,6 +60,7 @@ def _row(records: Sequence[Record], finished: Sequence[Record]) -> dict[str, Any
         "machines": sorted({r["machine"] for r in finished}),
         "training_seconds": _spread([r["training_seconds"] for r in finished]),
         "steps": _spread([r["steps"] for r in finished]),
+        "peak_memory_bytes": _spread([r.get("peak_memory_bytes") for r in finished]),
     }
     everywhere = [w for w in CHECKPOINTS if finished and all(w in r["checkpoints"] for r in finished)]
     return kept | {"checkpoints": {which: _figures(finished, which) for which in everywhere}}
@@ -60,7 +69,7 @@ def _row(records: Sequence[Record], finished: Sequence[Record]) -> dict[str, Any
 def _figures(finished: Sequence[Record], which: str) -> dict[str, Any]:
     summaries = [r["checkpoints"][which]["summary"] for r in finished]
     means = [summary["mean"] for summary in summaries]
-    drawn = _patients(_case_means([finished], which)[0], finished[0]["group_by"])
+    drawn = _patients(_case_means(finished, which), finished[0]["group_by"])
     return {
         "dice": _spread([mean["dice"] for mean in means]),
         **{metric: _mean([mean[metric] for mean in means]) for metric in AVERAGED},
@@ -85,27 +94,64 @@ def _gap(ours: Sequence[Record], floor: Sequence[Record], ceiling: Sequence[Reco
     return None if method is None or low is None or high is None else gap_closed(method, low, high)
 
 
-def _difference(ours: Sequence[Record], floor: Sequence[Record], which: str) -> dict[str, Any] | None:
-    """Mean difference with its interval over cases, every case averaged over seeds first.
+def _groups(done: Mapping[str, Sequence[Record]], baseline: str | None) -> dict[str, tuple[str, ...]]:
+    # Every entry on the split's labels has the baseline's fingerprint; the ceiling has seen labels that they have not.
+    runs = [*done.get(baseline or "", ()), *(r for of in done.values() for r in of if r["labels"] == "split")]
+    known = (r["class_frequencies"] for r in runs if r.get("class_frequencies"))
+    return class_groups(next(known, {}))
 
-    A case that lacks every class counts only where something is predicted on it; only cases that count in all runs of
-    both entries are compared, ``left_out`` says how many are not. ``drawn``: cases or, under ``group_by``, patients.
+
+def _grouped(
+    ours: Sequence[Record], floor: Sequence[Record], which: str, groups: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    metrics = ("dice", *AVERAGED)
+    runs = [group_figures(r["checkpoints"][which]["summary"]["classes"], groups, metrics=metrics) for r in ours]
+    found: dict[str, Any] = {}
+    for group in runs[0]:
+        of = [run[group] for run in runs]
+        found[group] = {
+            "classes": of[0]["classes"],
+            "dice": _spread([figures["dice"] for figures in of]),
+            **{metric: _mean([figures[metric] for figures in of]) for metric in AVERAGED},
+            "averaged": {metric: min(figures["averaged"][metric] for figures in of) for metric in AVERAGED},
+            **{key: sum(figures[key] for figures in of) for key in (*COUNTED, "infinite")},
+            "difference": _difference(ours, floor, which, of[0]["classes"]),
+        }
+    return found
+
+
+def _difference(
+    ours: Sequence[Record], floor: Sequence[Record], which: str, classes: Sequence[str] | None = None
+) -> dict[str, Any] | None:
+    """Mean difference with its interval over cases, every case averaged over seeds first; ``None`` without ``floor``.
+
+    ``classes``: of these alone. ``drawn``: cases or, under ``group_by``, patients.
     """
-    floor = [record for record in floor if which in record["checkpoints"]]
-    first, second = _case_means([ours, floor], which)
-    if not first or not second:
+    if not floor:
         return None
+    means = [mean_over_seeds([_paired_dice(r["checkpoints"][which], classes) for r in of]) for of in (ours, floor)]
     pattern = ours[0]["group_by"]
-    found = paired_bootstrap(_patients(first, pattern), _patients(second, pattern))
-    left_out = len({c for r in (*ours, *floor) for c in r["checkpoints"][which]["case_dice"]}) - len(first)
-    return asdict(found) | {"drawn": "patients" if pattern else "cases", "left_out": left_out}
+    found = paired_bootstrap(*(_patients(of, pattern) for of in means))
+    return asdict(found) | {"drawn": "patients" if pattern else "cases"}
 
 
-def _case_means(entries: Sequence[Sequence[Record]], which: str) -> list[dict[str, float]]:
-    """Every case's mean over the seeds of each entry, for the cases that count in all runs of all entries."""
-    runs = [[r["checkpoints"][which]["case_dice"] for r in of] for of in entries]
-    common = sorted(set.intersection(*(set(run) for of in runs for run in of)))
-    return [mean_over_seeds([{c: run[c] for c in common} for run in of]) if common else {} for of in runs]
+def _paired_dice(of: Mapping[str, Any], classes: Sequence[str] | None) -> dict[str, float]:
+    """Every case's mean Dice over ``classes``; 1 where it holds none and none is predicted.
+
+    Were such a case left out, a run that rightly finds nothing would not differ from one that finds what is not there.
+    """
+    cases: dict[str, list[float]] = {}
+    for row in of["scores"]:
+        if classes is None or row["class"] in classes:
+            cases.setdefault(row["case"], []).extend([] if row["dice"] is None else [row["dice"]])
+    return {case: float(np.mean(values)) if values else 1.0 for case, values in cases.items()}
+
+
+def _case_means(runs: Sequence[Record], which: str) -> dict[str, float]:
+    """Every case's mean over the seeds of an entry, for the cases that count in all of its runs."""
+    dice = [run["checkpoints"][which]["case_dice"] for run in runs]
+    common = sorted(set.intersection(*(set(of) for of in dice)))
+    return mean_over_seeds([{case: of[case] for case in common} for of in dice])
 
 
 def _patients(cases: Mapping[str, float], pattern: str | None) -> dict[str, float]:

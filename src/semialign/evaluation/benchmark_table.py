@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from semialign.evaluation.benchmark_notes import notes
 from semialign.evaluation.benchmark_summary import CHECKPOINTS
 
-FEW_CASES, FEW_SEEDS = 10, 3
 NONE = "-"
 
 
@@ -35,9 +35,9 @@ def sections(value: Mapping[str, Any]) -> list[Section]:
     for name in value["datasets"]:
         rows = [row for row in value["results"] if row["dataset"] == name]
         if rows:
-            tables = (_dice_table(value, rows), _cost_table(value, rows), _class_table(rows))
+            tables = (_dice_table(value, rows), _cost_table(value, rows), _group_table(value, rows), _class_table(rows))
             shown = tuple(table for table in tables if table.rows)
-            found.append(Section(name, _about(value, rows), shown, tuple(_notes(value, rows))))
+            found.append(Section(name, _about(value, rows), shown, tuple(notes(value, rows))))
     return found
 
 
@@ -55,13 +55,20 @@ def reading(value: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"Difference: mean over test cases of Dice less that of '{value['baseline']}', each case averaged over "
             "seeds first, with a 95 % bootstrap interval over cases; an interval that holds 0 shows no difference. It "
-            "speaks of these labelled cases alone: others would give other figures. Where cases lack classes it may "
+            "speaks of these labelled cases alone: others would give other figures. A case that holds no class counts "
+            "1 where none is predicted, 0 where one is. Where cases lack classes it may "
             "deviate from the difference of the columns, in which classes weigh alike, not cases."
         )
     if value["baseline"] and value["ceiling"]:
         lines.append(
             f"Share of the gap closed: 0 % is '{value['baseline']}', 100 % is '{value['ceiling']}', which has the "
             "labels of all training cases."
+        )
+    if any(of["groups"] for row in value["results"] for of in row["checkpoints"].values()):
+        lines.append(
+            "Head, middle and tail: classes by their share of the labelled cases' voxels, cut at the widest gaps of "
+            "its logarithm. A group's figure is the mean over its classes. A class whose distances are all infinite "
+            "has none to average: '2 of 3 classes' says over how many at least the distances of a run are averaged."
         )
     return lines
 
@@ -139,6 +146,24 @@ def _cost_table(value: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
     return Table("Test distances, and cost", (*columns, "training time a run", "steps a run", "seeds"), tuple(body))
 
 
+def _group_table(value: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Table:
+    unit, body = _unit(rows), []
+    for row in rows:
+        shown = [(which, name) for which in CHECKPOINTS for name in row["checkpoints"].get(which, {}).get("groups", ())]
+        for place, (which, name) in enumerate(shown):
+            of = row["checkpoints"][which]["groups"][name]
+            first = place == 0 or shown[place - 1][0] != which
+            cells = [row["entry"] if place == 0 else "", which if first else "", name]
+            cells += [_figure(of["dice"]["mean"]) if of["dice"]["runs"] < 2 else _range(of["dice"])]
+            cells += [_difference(of["difference"])] if value["baseline"] else []
+            cells += [_distance(of, metric) for metric in ("hd95", "asd")]
+            body.append((*cells, f"{of['infinite']} of {of['scored'] + of['infinite']}"))
+    columns = ["entry", "checkpoint", "group", "Dice, mean over seeds [lowest to highest]"]
+    columns += [f"difference to '{value['baseline']}' (95 % interval)"] if value["baseline"] else []
+    columns += [f"HD95, {unit}", f"ASD, {unit}", "infinite distances"]
+    return Table("Test scores by group of classes", tuple(columns), tuple(body))
+
+
 def _class_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     names = list(dict.fromkeys(n for row in rows for of in row["checkpoints"].values() for n in of["classes"]))
     unit, body = _unit(rows), []
@@ -158,51 +183,6 @@ def _class_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     )
 
 
-def _notes(value: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    figures = [(row, which, of) for row in rows for which, of in row["checkpoints"].items()]
-    notes = [f"Classes that a case lacks, rule {of['rule']}: {of['rule_text']}." for _, _, of in figures[:1]]
-    fewest = min((of["drawn"] for _, _, of in figures), default=FEW_CASES)
-    if fewest < FEW_CASES:
-        errors = [of["standard_error"] for _, _, of in figures if of["standard_error"] is not None]
-        known = f"{min(errors):.3f} to {max(errors):.3f}" if errors else "unknown"
-        what = "test patients" if rows[0]["group_by"] else "test cases"
-        notes.append(f"Only {fewest} {what}: the standard error of a mean Dice is {known}.")
-    if len(value["seeds"]) < FEW_SEEDS:
-        number = "One seed" if len(value["seeds"]) == 1 else f"{len(value['seeds'])} seeds"
-        notes.append(f"{number} only: others may order the entries otherwise.")
-    if not rows[0]["cases"]["validation"]:
-        notes.append("No validation cases, so no best checkpoint: the last one is reported.")
-    notes += _comparison_notes(value, rows, [of["difference"] for _, _, of in figures if of["difference"]])
-    machines = sorted({machine for row in rows for machine in row["machines"]})
-    if machines:
-        mixed = " (equal time is not equal work on different machines)" if len(machines) > 1 else ""
-        notes.append(f"Trained on: {'; '.join(machines)}{mixed}.")
-    for row in rows:
-        notes += [f"Failed: {row['entry']}, seed {seed}: {reason}" for seed, reason in row["failed"].items()]
-    lacking = [name for name in value["entries"] if name not in [row["entry"] for row in rows]]
-    return notes + ([f"Not run yet: {', '.join(lacking)}."] if lacking else [])
-
-
-def _comparison_notes(
-    value: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], differences: Sequence[Mapping[str, Any]]
-) -> list[str]:
-    notes = []
-    if not value["baseline"]:
-        notes.append("No entry trains on the labelled cases alone: what the unlabelled ones add cannot be told.")
-    if differences and differences[0]["drawn"] == "patients":
-        notes.append(f"Intervals draw the {differences[0]['cases']} patients, each the mean of its cases.")
-    left_out = max((difference["left_out"] for difference in differences), default=0)
-    if left_out:
-        notes.append(f"Differences leave out up to {left_out} cases that hold no class and count in some runs only.")
-    for row in rows:
-        gaps = [of["difference"] for of in row["checkpoints"].values()] if row["entry"] == value["ceiling"] else []
-        if any(gap and gap["low"] <= 0 <= gap["high"] for gap in gaps):
-            notes.append(
-                "The gap between labelled cases alone and all labels is not clear of 0: shares of it mean little."
-            )
-    return notes
-
-
 def _markdown_table(table: Table) -> list[str]:
     rows = [table.columns, tuple("---" for _ in table.columns), *table.rows]
     return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
@@ -214,6 +194,15 @@ def _unit(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _figure(value: float | None, digits: int = 3) -> str:
     return NONE if value is None else f"{value:.{digits}f}"
+
+
+def _range(of: Mapping[str, Any]) -> str:
+    return f"{_figure(of['mean'])} [{_figure(of['minimum'])} to {_figure(of['maximum'])}]"
+
+
+def _distance(of: Mapping[str, Any], metric: str) -> str:
+    averaged, every = of["averaged"][metric], len(of["classes"])
+    return _figure(of[metric], 2) + (f" ({averaged} of {every} classes)" if averaged < every else "")
 
 
 def _median(of: Mapping[str, Any]) -> str:

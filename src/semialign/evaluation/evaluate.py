@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from semialign.common.errors import UserError, require_known
+from semialign.common.errors import UserError, closest, require_known
 from semialign.common.files import read_json
 from semialign.data.dataset import labels_described as classes_described
 from semialign.data.image_io import difference, ending_of, read_label, stem_of
-from semialign.data.splits import PARTS
-from semialign.evaluation.aggregate import RULES, aggregate
+from semialign.data.splits import PARTS, read_split_file
+from semialign.evaluation.aggregate import METRICS, RULES, aggregate
+from semialign.evaluation.groups import class_groups, group_figures
 from semialign.evaluation.metrics import DEFAULT_TOLERANCE, ClassScore, absent, boxes_of, score_case
 from semialign.evaluation.results import Evaluation, load_evaluation, write_evaluation
 
@@ -30,6 +31,7 @@ def evaluate(
     output: Path | None = None,
     dataset_json: Path | None = None,
     cases: Sequence[str] | None = None,
+    frequencies: Mapping[str, float] | None = None,
     tolerance: float = DEFAULT_TOLERANCE,
     rule: str = "default",
     workers: int | None = None,
@@ -39,9 +41,11 @@ def evaluate(
 
     Class names and the ignore value come from ``dataset_json`` or the ``dataset.json`` above or in ``labels``, or in
     ``predictions``; without any, every value found is a class. ``cases``: score these, all of them; without it, every
-    prediction that has a label. ``tolerance`` of NSD: mm, for pictures pixels. ``rule``: see :data:`RULES`.
-    ``output``: folder for ``cases.csv`` and ``summary.json``; ``None`` writes nothing. ``workers``: threads (default:
-    one a core, 8 at most). ``progress`` is called with (what, done, of).
+    prediction that has a label. ``frequencies``: of the foreground classes in the labelled training cases (see
+    :func:`groups.read_frequencies`); head, middle and tail are told apart by them (:func:`groups.class_groups`).
+    ``tolerance`` of NSD: mm, for pictures pixels. ``rule``: see :data:`RULES`. ``output``: folder for ``cases.csv`` and
+    ``summary.json``; ``None`` writes nothing. ``workers``: threads (default: one a core, 8 at most). ``progress`` is
+    called with (what, done, of).
 
     Raises :class:`UserError` for missing files, a prediction on another grid than its label, values that are no class.
     """
@@ -51,6 +55,7 @@ def evaluate(
     predictions, labels = Path(predictions), Path(labels)
     pairs, left_out = _pairs(predictions, labels, cases)
     classes, ignore = _classes(predictions, labels, dataset_json)
+    groups = _groups(classes, frequencies, labels)
     found = _score_all(pairs, classes, ignore, tolerance, workers, progress)
     if len({picture for _, picture in found.values()}) > 1:
         raise UserError(f"{predictions}: holds both pictures and volumes; evaluate them apart (pixels are not mm)")
@@ -58,6 +63,7 @@ def evaluate(
     first = next(iter(scores.values()))
     if not first:
         raise UserError(f"{labels}: labels and predictions are all background; name the classes by --dataset-json")
+    averages = aggregate(scores, rule)
     summary = {
         "predictions": str(predictions),
         "labels": str(labels),
@@ -67,7 +73,8 @@ def evaluate(
         "ignore": ignore,
         "named": classes is not None,
         **left_out,
-        **aggregate(scores, rule),
+        **averages,
+        "groups": group_figures(averages["classes"], groups, metrics=METRICS),
     }
     evaluation = Evaluation(scores, summary)
     if output is not None:
@@ -76,9 +83,9 @@ def evaluate(
 
 
 def cases_of_part(split: Path, part: str) -> tuple[str, ...]:
-    """Return the case ids under ``part`` in a split file; :class:`UserError` where there are none."""
+    """Return the case ids under ``part`` of a split file or published split; :class:`UserError` where there is none."""
     require_known(part, PARTS, "part")
-    value = read_json(split)
+    value = read_split_file(split)
     ids = value.get(part, []) if isinstance(value, dict) else None
     if not isinstance(ids, list) or not all(isinstance(case, str) for case in ids):
         raise UserError(f'{split}: a split file holds lists of case ids under "labelled", "unlabelled", ...')
@@ -151,6 +158,22 @@ def _classes(predictions: Path, labels: Path, given: Path | None) -> tuple[dict[
         raise UserError(f"{about}: must hold an object with channel_names and labels")
     values, ignore = classes_described(about, described)
     return {name: values[name] for name in sorted(values, key=lambda name: values[name]) if values[name] > 0}, ignore
+
+
+def _groups(
+    classes: Mapping[str, int] | None, frequencies: Mapping[str, float] | None, labels: Path
+) -> dict[str, tuple[str, ...]]:
+    if frequencies is None:
+        return {}
+    if classes is None:
+        raise UserError(f"{labels}: no dataset.json names the classes, so they cannot be grouped; add --dataset-json")
+    unknown = [name for name in classes if name not in frequencies]
+    if unknown:
+        raise UserError(
+            f"class '{unknown[0]}' has no frequency{closest(unknown[0], frequencies)}; "
+            "name a run on the same data set by --frequencies"
+        )
+    return class_groups(frequencies)
 
 
 def _score_all(

@@ -15,6 +15,7 @@ from semialign.common.files import write_text
 from semialign.evaluation.report_bars import bar_chart, strip_chart
 from semialign.evaluation.report_curves import training_curves, validation_curves
 from semialign.evaluation.report_pictures import case_figures, swatch
+from semialign.evaluation.report_proxies import proxy_charts
 from semialign.evaluation.report_tables import case_table, class_table, nested, plain, settings_text, table, titled
 from semialign.evaluation.report_views import PictureCase
 
@@ -39,6 +40,8 @@ class Report:
     settings: dict[str, Any]
     class_names: list[str]  # by label value, background first
     notes: list[str] = field(default_factory=list)  # sentences under the table: rule, standard error
+    group_rows: list[dict[str, Any]] = field(default_factory=list)  # as class_rows, of head, middle and tail
+    proxies: Path | None = None  # proxies.csv: step, network, class, norm, spread, share, "cos NAME" a class
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -49,6 +52,7 @@ def write_report(path: Path, report: Report) -> None:
     sections = {
         "Data at a glance": _glance(report),
         "Training": _curves(report),
+        "What was learned of each class": proxy_charts(report.proxies, _foreground(report)),
         "Scores per class": _classes(report),
         "Scores per case": _cases(report),
         "Pictures": _pictures(report),
@@ -84,6 +88,10 @@ def _in_pixels(report: Report) -> bool:
     return bool(report.cases) and all(c.label.ndim == 2 and set(c.spacing) == {1.0} for c in report.cases)
 
 
+def _unit(report: Report) -> str:
+    return "px" if _in_pixels(report) else "mm"
+
+
 def _glance(report: Report) -> str:
     cards = ""
     for key, value in report.glance.items():
@@ -116,10 +124,11 @@ def _classes(report: Report) -> str:
     slots = {name: i + 1 for i, name in enumerate(_foreground(report))}
     marked = class_table(
         report.class_rows,
-        unit="px" if _in_pixels(report) else "mm",
+        unit=_unit(report),
         swatch=lambda name: swatch(slots[name]) if name in slots else "",
     )
-    return marked + notes
+    grouped = class_table(report.group_rows, unit=_unit(report), swatch=lambda name: "", first="Group")
+    return marked + (f"<h3>By frequency in the labelled cases</h3>{grouped}" if report.group_rows else "") + notes
 
 
 def _cases(report: Report) -> str:

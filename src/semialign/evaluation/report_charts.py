@@ -45,11 +45,12 @@ def line_chart(
     bounds: tuple[float, float] | None = None,
     marked: tuple[float, str] | None = None,
     size: tuple[int, int] = (420, 250),
+    keyed: bool = True,
 ) -> str:
     """Return a figure with the series over training steps, or '' where no value is finite.
 
     ``log``: logarithmic values (those not above 0 are left out). ``bounds``: limits the value axis is clipped to.
-    ``marked``: a step to mark with a dashed line, and its words.
+    ``marked``: a step to mark with a dashed line, and its words. ``keyed``: with a legend, where there are several.
     """
     series = [downsampled(_finite(line, log)) for line in series]
     series = [line for line in series if np.isfinite(line.y).any()]
@@ -76,8 +77,8 @@ def line_chart(
     parts += [_line(line, at_x, at_y) for line in series]
     spoken = f"{title}, {human(x_low)} to {human(x_high)} steps. " + "; ".join(_spoken(line) for line in series)
     svg = svg_image(size, spoken, parts)
-    legend = _legend(series) if len(series) > 1 else ""
-    return f'<figure class="chart"><figcaption>{escape(title)}</figcaption>{svg}{legend}</figure>'
+    keys = legend(series) if keyed and len(series) > 1 else ""
+    return f'<figure class="chart"><figcaption>{escape(title)}</figcaption>{svg}{keys}</figure>'
 
 
 def downsampled(line: Series, points: int = POINTS) -> Series:
@@ -215,7 +216,8 @@ def svg_image(size: tuple[int, int], spoken: str, parts: Sequence[str]) -> str:
     return f'<svg viewBox="0 0 {size[0]} {size[1]}" role="img" aria-label="{escape(spoken)}">{"".join(parts)}</svg>'
 
 
-def _legend(series: Sequence[Series]) -> str:
+def legend(series: Sequence[Series]) -> str:
+    """Return the names of the series beside their lines."""
     items = "".join(
         f'<li><svg viewBox="0 0 22 8" aria-hidden="true"><path class="line{"" if line.slot else " main"}" '
         f'stroke="{line.colour}" stroke-dasharray="{line.dash or "none"}" d="M0 4H22"/></svg>{escape(line.name)}</li>'

@@ -68,7 +68,7 @@ def training_curves(log: Path | None) -> tuple[str, str]:
     lines = [Series("total", steps, columns["loss"])] if "loss" in columns else []
     if not lines or len(terms) > 1:
         lines += [Series(heading, steps, columns[name], i + 1) for i, (name, heading) in enumerate(_shortened(terms))]
-    log_scale = _wide(lines)
+    log_scale = wide(lines)
     title = "Training loss" + (" and its terms" if len(lines) > 1 else "") + (" (log scale)" if log_scale else "")
     large = line_chart(lines, title=title, log=log_scale) + _broken(lines)
     rates = [name for name in columns if _is_rate(name)]
@@ -130,7 +130,7 @@ def _shortened(terms: Sequence[str]) -> list[tuple[str, str]]:
     return [(name, name.removeprefix("loss").strip(" _/.") or name) for name in terms]
 
 
-def _wide(lines: Sequence[Series]) -> bool:
+def wide(lines: Sequence[Series]) -> bool:
     """Tell whether some line would lie flat on a linear axis: typical values or peaks some 30 times apart."""
     middles, peaks = [], []
     for line in lines:

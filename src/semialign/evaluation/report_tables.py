@@ -74,14 +74,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, css: str = "") 
     return f'<div class="scroll"><table class="{css}">{thead}<tbody>{body}</tbody></table></div>'
 
 
-def class_table(rows: Sequence[Mapping[str, Any]], *, unit: str, swatch: Callable[[str], str]) -> str:
-    """Return the table of scores per class; ``unit`` of the distances; ``swatch`` gives a class's colour mark."""
+def class_table(
+    rows: Sequence[Mapping[str, Any]], *, unit: str, swatch: Callable[[str], str], first: str = "Class"
+) -> str:
+    """Return the table of scores per class (or ``first``); ``unit`` of the distances; ``swatch``: its colour mark."""
     known = {"name", *(column[0] for column in _CLASS_COLUMNS)}
     columns = [column for column in _CLASS_COLUMNS if any(column[0] in row for row in rows)]
     columns += [
         (key, heading(key), "other", "") for key in dict.fromkeys(k for row in rows for k in row if k not in known)
     ]
-    head = ["Class"]
+    head = [escape(first)]
     for _, title, kind, meaning in columns:
         text = escape(title) + (f" <small>({escape(unit)})</small>" if kind == "distance" else "")
         head.append(f'<abbr title="{escape(meaning)}">{text}</abbr>' if meaning else text)

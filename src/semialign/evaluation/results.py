@@ -11,6 +11,7 @@ from typing import Any
 from semialign.common.errors import UserError
 from semialign.common.files import make_folder, read_json, write_json, write_text
 from semialign.evaluation.aggregate import METRICS, case_dice
+from semialign.evaluation.groups import COUNTS, RULE, members_text
 from semialign.evaluation.metrics import DISTANCES, MISSED, SPURIOUS, ClassScore
 
 FORMAT, VERSION = "semialign evaluation", 1
@@ -24,7 +25,8 @@ class Evaluation:
     ``scores``: case id to one :class:`ClassScore` a class, the same classes in every case, cases in alphabetical order.
     ``summary``: a JSON-ready tree: what :func:`aggregate` returns, and ``units`` (``mm`` or ``pixels``), ``tolerance``
     (of NSD, in these units), ``class_values``, ``ignore``, ``named`` (whether a ``dataset.json`` named the classes),
-    ``predictions``, ``labels``, ``without_label`` and ``without_prediction`` (ids that were not scored).
+    ``predictions``, ``labels``, ``without_label`` and ``without_prediction`` (ids that were not scored), ``groups``
+    (head, middle, tail as :func:`groups.group_figures` returns them; empty where no frequencies were given).
     """
 
     scores: dict[str, tuple[ClassScore, ...]]
@@ -41,11 +43,19 @@ class Evaluation:
 
     def class_rows(self) -> list[dict[str, Any]]:
         """A flat row per class for tables: name, mean of each metric, scored, absent, missed, spurious, infinite."""
-        counts = ("scored", "absent", "missed", "spurious", "infinite")
+        counts = (*COUNTS, "infinite")
         return [
             {"name": name} | {m: entry[m]["mean"] for m in METRICS} | {count: entry[count] for count in counts}
             for name, entry in self.summary["classes"].items()
         ]
+
+    def group_rows(self) -> list[dict[str, Any]]:
+        """A flat row per group for tables, with the keys of :meth:`class_rows`; none where classes have no groups."""
+        keys = (*METRICS, *COUNTS, "infinite")
+        return [{"name": name} | {key: of[key] for key in keys} for name, of in self._groups().items()]
+
+    def _groups(self) -> dict[str, Any]:
+        return dict(self.summary.get("groups", {}))  # older files have none
 
     def notes(self) -> list[str]:
         """Sentences that belong under every table of these figures: rule, units, standard error, what was left out."""
@@ -101,6 +111,9 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
     notes.append(f"HD95 and ASD in {unit}, symmetric, on the images' own grid; NSD at {summary['tolerance']:g} {unit}")
     if summary["infinite"]:
         notes.append(f"{summary['infinite']} distances are infinite (class missed or spurious)")
+    groups = summary.get("groups", {})
+    if groups:
+        notes.append(f"{members_text({name: of['classes'] for name, of in groups.items()})}; {RULE}")
     if summary["cases"] < _FEW:
         error = spread["standard_error"]
         known = "unknown" if error is None else f"{error:.3f}"

@@ -1,7 +1,7 @@
 """A finished run's page: predict and score its validation cases, pick pictures, write ``report.html``."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from semialign.data.geometry import canonical_spacing, canonical_view
 from semialign.data.image_io import read_label
 from semialign.data.splits import Split, load_split
 from semialign.evaluation.evaluate import evaluate
+from semialign.evaluation.groups import FINGERPRINT, read_frequencies
 from semialign.evaluation.report import PictureCase, Report, write_report
 from semialign.evaluation.results import Evaluation
 from semialign.inference.inputs import find_cases, output_path
@@ -79,11 +80,21 @@ def score_part(
         reason = next(iter(summary.failed.values()))
         raise UserError(reason)
     files = {case.id: output_path(case, folder) for case in find_cases(inputs, len(dataset.channel_names))}
-    labels = dataset.root / "labelsTr"
     evaluation = evaluate(
-        folder, labels, output=folder / "evaluation", cases=list(ids), dataset_json=dataset.root / "dataset.json"
+        folder,
+        dataset.root / "labelsTr",
+        output=folder / "evaluation",
+        cases=list(ids),
+        dataset_json=dataset.root / "dataset.json",
+        frequencies=_frequencies(run, dataset),
     )
     return evaluation, files
+
+
+def _frequencies(run: Path, dataset: Dataset) -> dict[str, float] | None:
+    found = read_frequencies(run) if (run / FINGERPRINT).exists() else {}
+    # Classes may have been renamed since; a page without groups is better than none.
+    return found if set(dataset.class_names[1:]) <= set(found) else None
 
 
 def _drop_stale(folder: Path, run: Path) -> None:
@@ -96,13 +107,7 @@ def _drop_stale(folder: Path, run: Path) -> None:
 def _report(run: Path, dataset: Dataset, part: str, evaluation: Evaluation, files: dict[str, Path]) -> Report:
     config, result = read_yaml(run / "config.yaml"), read_json(run / "result.json")
     dice = evaluation.case_dice()
-    order = sorted(dice, key=lambda case: dice[case])
-    shown = (
-        dict(zip(("worst", "median", "best"), (order[0], order[len(order) // 2], order[-1]), strict=True))
-        if order
-        else {}
-    )
-    chosen = {case: title for title, case in reversed(shown.items())}
+    chosen = _chosen(dice)
     notes = list(evaluation.notes())
     if part == "labelled":
         notes.append("these cases trained the model: their scores say nothing about new scans; set some aside")
@@ -120,13 +125,26 @@ def _report(run: Path, dataset: Dataset, part: str, evaluation: Evaluation, file
         glance=_glance(read_json(run / "fingerprint.json")),
         log=run / "log.csv",
         validation=run / "validation.csv",
+        proxies=run / "proxies.csv",
         class_rows=evaluation.class_rows(),
+        group_rows=evaluation.group_rows(),
         case_rows=[{"id": case, "part": part, "dice": dice.get(case)} for case in files],
         cases=[_picture(dataset, case, title, part, files[case], dice[case]) for case, title in chosen.items()],
         settings=config | {"versions_in_training": result["versions"]},
         class_names=dataset.class_names,
         notes=notes,
     )
+
+
+def _chosen(dice: Mapping[str, float]) -> dict[str, str]:
+    """Return the cases to show, worst first, each with what it is: worst, median or best; of two, worst and best."""
+    order = sorted(dice, key=lambda case: dice[case])
+    if not order:
+        return {}
+    titles: dict[str, str] = {}
+    for title, case in (("worst", order[0]), ("best", order[-1]), ("median", order[len(order) // 2])):
+        titles.setdefault(case, title)
+    return {case: titles[case] for case in order if case in titles}
 
 
 def _glance(fingerprint: dict[str, Any]) -> dict[str, Any]:
