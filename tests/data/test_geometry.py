@@ -30,6 +30,7 @@ class Geometry:
 
     dimensions: int = 3
     spacing: tuple[float, ...] | None = None
+    volume_size: tuple[int, ...] | None = None
     picture_size: tuple[int, int] | None = None
 
 
@@ -126,6 +127,20 @@ def test_nothing_to_resample_keeps_every_value() -> None:
     image = Image(array.astype(np.float32), grid, ".nii")
     to_network(image, Geometry())[...] = 0  # a copy, that normalising in place may overwrite
     assert image.array.any()
+
+
+def test_a_volume_size_rules_whatever_the_extent() -> None:
+    plan = Geometry(volume_size=(20, 16, 30))
+    for codes, shape in (("RAS", (41, 47, 38)), ("SPL", (9, 40, 15))):
+        grid = Grid(shape, tilted(codes, (1.0, 1.2, 1.5)))
+        assert network_shape(grid, plan) == (20, 16, 30)
+        extent = np.array(canonical_shape(grid)) * canonical_spacing(grid)
+        np.testing.assert_allclose(np.array(network_spacing(grid, plan)) * (20, 16, 30), extent)
+        label = np.indices(shape)[0] > shape[0] / 2
+        assert to_network(Image(label[None].astype(np.float32), grid, ".nii"), plan).shape == (1, 20, 16, 30)
+        resized = label_to_network(label.astype(np.int16), grid, plan, num_classes=2)
+        assert resized.shape == (20, 16, 30)
+        np.testing.assert_allclose(resized.mean(), label.mean(), atol=0.1)  # the same share, as extents agree
 
 
 def test_pictures_are_resized_and_never_turned() -> None:

@@ -13,9 +13,11 @@ class Arguments:
     data: tyro.conf.Positional[Path]
     """The data set's folder."""
     split: Path | None = None
-    """Split file (default: every case with a label trains)."""
+    """Split file or a published split's name (default: the recipe's; else every case with a label trains)."""
+    recipe: str | None = None
+    """A shipped recipe's name or a YAML file, whose plan lies over the one that is made."""
     output: Path | None = None
-    """Where to write (default: DATA/prepared/SPLIT)."""
+    """Where to write (default: DATA/prepared/SPLIT; SPLIT-RECIPE for a recipe with a plan)."""
     workers: int | None = None
     """Processes (default: one a core)."""
     accelerator: str = "auto"
@@ -31,6 +33,7 @@ def run(arguments: Arguments) -> None:
         done = prepare(
             arguments.data,
             arguments.split,
+            recipe=arguments.recipe,
             output=arguments.output,
             workers=arguments.workers,
             accelerator=arguments.accelerator,
@@ -44,5 +47,6 @@ def run(arguments: Arguments) -> None:
     parts = ", ".join(f"{n} {part}" for part, n in done.fingerprint["parts"].items())
     plan = done.plan
     print(f"{done.dataset.name}: {parts}; patches of {' x '.join(map(str, plan.patch_size))}", end="")
-    print(f" at {' x '.join(f'{s:g}' for s in plan.spacing)} mm" if plan.spacing else "")
+    print(f" at {' x '.join(f'{s:g}' for s in plan.spacing)} mm" if plan.spacing else "", end="")
+    print(f" of volumes resized to {' x '.join(map(str, plan.volume_size))}" if plan.volume_size else "")
     print(f"plan: {done.folder / 'plan.yaml'}")

@@ -20,7 +20,7 @@ class Arguments:
     recipe: str | None = None
     """A shipped recipe's name or a YAML file; the other options lie over it."""
     split: Path | None = None
-    """Split file (default: every case with a label trains)."""
+    """Split file or a published split's name (default: the recipe's; else every case with a label trains)."""
     steps: int | None = None
     """Optimiser steps."""
     minutes: float | None = None
@@ -30,7 +30,7 @@ class Arguments:
     output: Path | None = None
     """The run folder (default: runs/...)."""
     prepared: Path | None = None
-    """Where the prepared data lie or go (default: DATA/prepared/SPLIT)."""
+    """Where the prepared data lie or go (default: DATA/prepared/SPLIT; SPLIT-RECIPE for a recipe with a plan)."""
     init: Path | None = None
     """A run whose weights this one starts from."""
     resume: bool = False

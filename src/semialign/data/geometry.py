@@ -1,7 +1,8 @@
 """From an image's own grid to the network's and back: orientation, spacing and size.
 
 Volumes are turned to the nearest RAS order of axes (canonical) and resampled to the plan's spacing; pictures are
-resampled to the plan's size. Nothing is interpolated for the orientation: axes are only swapped and flipped.
+resampled to the plan's size, and volumes too where the plan names one. Nothing is interpolated for the orientation:
+axes are only swapped and flipped.
 """
 
 from typing import Any, Protocol
@@ -23,6 +24,10 @@ class GeometryPlan(Protocol):
     @property
     def spacing(self) -> tuple[float, ...] | None:
         """Voxel size in mm along the canonical axes, or ``None`` to keep each volume's own."""
+
+    @property
+    def volume_size(self) -> tuple[int, ...] | None:
+        """Voxels of every volume along the canonical axes, instead of ``spacing``, or ``None``."""
 
     @property
     def picture_size(self) -> tuple[int, ...] | None:
@@ -75,6 +80,8 @@ def network_shape(grid: Grid, plan: GeometryPlan) -> tuple[int, ...]:
     shape = canonical_shape(grid)
     if grid.picture:
         return shape if plan.picture_size is None else tuple(plan.picture_size)
+    if plan.volume_size is not None:
+        return tuple(plan.volume_size)
     if plan.spacing is None:
         return shape
     own = canonical_spacing(grid)

@@ -18,9 +18,11 @@ from semialign.config import to_mapping
 from semialign.data.dataset import Case, Dataset, load_dataset
 from semialign.data.fingerprint import fingerprint_case, summarise
 from semialign.data.plan import ACCELERATORS, Plan, budget_at_hand, load_plan, make_plan, write_plan
+from semialign.data.plan_overlay import laid_over, require_agreement, require_fields
 from semialign.data.preprocess import preprocess_image, preprocess_label
 from semialign.data.splits import PARTS, Split, check_split, default_split, load_split
 from semialign.data.store import Store
+from semialign.recipes.load import load_recipe, recipe_slug
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -49,6 +51,7 @@ def prepare(
     data: Path,
     split: Path | Split | None = None,
     *,
+    recipe: str | None = None,
     output: Path | None = None,
     workers: int | None = None,
     accelerator: str = "auto",
@@ -56,43 +59,59 @@ def prepare(
 ) -> Prepared:
     """Check ``data``, take its fingerprint, write plan and store; whatever is already done is not done again.
 
-    ``split``: a split file; without one every labelled case trains. Labels are opened for labelled and validation
-    cases alone. ``output``: default ``DATA/prepared/SPLIT``. A ``plan.yaml`` that stands there is used as it is.
+    ``split``: a split file or a published split's name; without one the recipe's, and without that every labelled case
+    trains. Labels are opened for labelled and validation cases alone. ``recipe``: its ``plan`` lies over the plan that
+    is made. ``output``: default ``DATA/prepared/SPLIT``, or ``SPLIT-RECIPE`` for a recipe with a plan. A ``plan.yaml``
+    that stands there is used as it is; it may not contradict the recipe.
     ``workers``: processes; by default one a core, once enough work is left to pay for starting them. ``progress`` is
     called with (what, done, of). Raises :class:`UserError` for a faulty file or split.
     """
     require_known(accelerator, ACCELERATORS, "accelerator")
     if workers is not None and workers < 1:
         raise UserError(f"--workers {workers}: must be at least 1")
+    asked = load_recipe(recipe) if recipe else {}
+    fields, where = asked.get("plan") or {}, f"plan of recipe {recipe}"
+    require_fields(fields, where)
     dataset = load_dataset(data)
-    name, parts = _split(dataset, split)
+    name, parts = _split(dataset, asked.get("split") if split is None else split)
+    name += f"-{recipe_slug(recipe)}" if recipe and fields else ""
     folder = make_folder(Path(output) if output else Path(data) / "prepared" / name)
     say = progress or (lambda what, done, of: None)
     fingerprint = _fingerprint(dataset, parts, folder, workers, say)
     plan_path = folder / "plan.yaml"
     if not plan_path.exists():
-        budget = budget_at_hand(accelerator)
-        write_plan(
-            plan_path,
-            make_plan(fingerprint, channel_names=dataset.channel_names, class_names=dataset.class_names, budget=budget),
-        )
+        plan = _made_plan(dataset, fingerprint, accelerator)
+        if fields:
+            plan = laid_over(plan, {**fields, "made_for": f"{plan.made_for}, {where}"}, where)
+            _require_fit(plan, dataset, fingerprint, f"{where}: for", "choose another recipe")
+        write_plan(plan_path, plan)
     plan = load_plan(plan_path)
-    if len(plan.normalisation) != len(dataset.channel_names):
-        raise UserError(f"{plan_path}: made for {len(plan.normalisation)} channels; delete it and prepare again")
-    if (plan.dimensions == 2) != fingerprint["picture"]:
-        raise UserError(f"{plan_path}: made for {plan.dimensions}D images; delete it and prepare again")
+    _require_fit(plan, dataset, fingerprint, f"{plan_path}: made for", "delete it and prepare again")
+    require_agreement(plan, fields, plan_path, where)
     done = Prepared(folder, dataset, parts, plan, fingerprint)
     make_folder(folder / "store")
     _fill_store(done, workers, say)
     return done
 
 
-def _split(dataset: Dataset, split: Path | Split | None) -> tuple[str, Split]:
+def _made_plan(dataset: Dataset, fingerprint: dict[str, Any], accelerator: str) -> Plan:
+    budget = budget_at_hand(accelerator)
+    return make_plan(fingerprint, channel_names=dataset.channel_names, class_names=dataset.class_names, budget=budget)
+
+
+def _require_fit(plan: Plan, dataset: Dataset, fingerprint: dict[str, Any], made: str, mend: str) -> None:
+    if len(plan.normalisation) != len(dataset.channel_names):
+        raise UserError(f"{made} {len(plan.normalisation)} channels, not {len(dataset.channel_names)}; {mend}")
+    if (plan.dimensions == 2) != fingerprint["picture"]:
+        raise UserError(f"{made} {plan.dimensions}D images; {mend}")
+
+
+def _split(dataset: Dataset, split: Path | str | Split | None) -> tuple[str, Split]:
     if isinstance(split, Split):
         check_split(split, dataset, Path("split"))
         return f"split-{_digest(to_mapping(split), 4)}", split
     if split is not None:
-        return Path(split).stem, load_split(split, dataset)
+        return Path(split).stem, load_split(Path(split), dataset)
     parts = default_split(dataset)
     if not parts.labelled:
         raise UserError(f"{dataset.root / 'labelsTr'}: no labelled case; at least one label is needed")
@@ -148,7 +167,7 @@ def _fill_store(done: Prepared, workers: int | None, say: Say) -> None:
     opened = set(parts.labelled + parts.validation)
     # What preprocessing reads: another patch size or batch changes nothing in the store.
     means = [plan.dimensions, plan.spacing, plan.picture_size, [to_mapping(n) for n in plan.normalisation]]
-    means += [dataset.num_classes, dataset.ignore]
+    means += [dataset.num_classes, dataset.ignore, *([plan.volume_size] if plan.volume_size else [])]
     tasks = []
     for case in (dataset.cases[c] for c in parts.training + parts.validation):
         key = _digest([_case_key(case, case.id in opened), means])

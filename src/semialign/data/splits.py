@@ -1,9 +1,12 @@
 """Splits: which cases are labelled, unlabelled, for validation and for the test."""
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from semialign.common.errors import UserError, closest
 from semialign.common.files import read_json, write_json
@@ -11,6 +14,7 @@ from semialign.common.seeding import numpy_rng
 from semialign.data.dataset import Dataset
 
 PARTS = ("labelled", "unlabelled", "validation", "test")
+_PUBLISHED = resources.files("semialign.data") / "published_splits"
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,37 @@ def default_split(dataset: Dataset) -> Split:
     return Split(labelled, tuple(c for c in dataset.cases if c not in set(labelled)), protocol="every label trains")
 
 
+def published_splits() -> list[str]:
+    """Return the names of the published splits that are shipped; each can be given instead of a split file."""
+    return sorted(entry.name.removesuffix(".json") for entry in _PUBLISHED.iterdir() if entry.name.endswith(".json"))
+
+
+def is_published_split(path: Path) -> bool:
+    """Whether ``path`` is no file but the name of a published split."""
+    return not Path(path).exists() and str(path) in published_splits()
+
+
+def read_split_file(path: Path) -> Any:
+    """Return what a split file holds, unchecked; ``path`` may be the name of a published split.
+
+    Raises :class:`UserError` for a missing or broken file; for a bare name, the nearest published one is suggested.
+    """
+    path = Path(path)
+    if is_published_split(path):
+        return json.loads((_PUBLISHED / f"{path}.json").read_text(encoding="utf-8"))
+    if not path.exists() and path.name == str(path) and not path.suffix:
+        raise UserError(
+            f"{path}: no such file, and no published split has this name{closest(path.name, published_splits())}"
+        )
+    return read_json(path)
+
+
 def load_split(path: Path, dataset: Dataset) -> Split:
-    """Read a split file and check it against the data set.
+    """Read a split file, or a published split by its name, and check it against the data set.
 
     Raises :class:`UserError` for unknown cases, cases in two lists, no labelled case, a labelled case without label.
     """
-    value = read_json(path)
+    value = read_split_file(path)
     if not isinstance(value, dict) or "labelled" not in value:
         raise UserError(f'{path}: a split file holds lists of case ids under "labelled", "unlabelled", ...')
     parts = {part: value.get(part, []) for part in PARTS}

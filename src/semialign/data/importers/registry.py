@@ -7,8 +7,11 @@ of it.
 import importlib
 from typing import Any
 
+# Where several kinds know a source, the first is suggested: AMOS22 has the Decathlon's form too.
 IMPORTERS = {
+    "amos": "AMOS22 (dataset.json, imagesTr/amos_0001.nii.gz, labelsTr, imagesVa, labelsVa)",
     "msd": "a Medical Segmentation Decathlon task (dataset.json that lists imagesTr/CASE.nii.gz)",
+    "synapse": "Synapse, also called BTCV (RawData/Training/img/img0001.nii.gz and label/label0001.nii.gz)",
     "left-atrium": "UA-MT's left atrium folder (ID/mri_norm2.h5)",
     "acdc": "ACDC from SSL4MIS (data/*.h5, data/slices/*.h5) or its owners (training/patient001/*.nii.gz)",
     "busi": "BUSI (benign/ and malignant/ with 'benign (1).png' and 'benign (1)_mask.png')",
