@@ -148,6 +148,17 @@ def test_method_pages_name_all_settings(method: str) -> None:
     assert documented == {f.name: str(f.default) for f in dataclasses.fields(method_class(method).Settings)}
 
 
+def test_plugin_pages_name_all_settings() -> None:
+    from semialign.methods.base import plugin_class
+    from semialign.plugins import PLUGINS
+
+    for plugin in PLUGINS:
+        documented = {row[0]: row[1] for row in rows_under(_METHODS / f"{plugin}.md", "Settings")}
+        expected = {f.name: f.default for f in dataclasses.fields(plugin_class(plugin).Settings)}  # type: ignore[attr-defined]
+        named = {name: ", ".join(value) if isinstance(value, tuple) else str(value) for name, value in expected.items()}
+        assert documented == named
+
+
 @pytest.mark.parametrize("method", method_names())
 def test_method_pages_name_all_logged_values(method: str) -> None:
     import torch

@@ -1,3 +1,5 @@
 """Plug-ins by name: module, class and one line of what it is."""
 
-PLUGINS: dict[str, tuple[str, str, str]] = {}
+PLUGINS: dict[str, tuple[str, str, str]] = {
+    "scdl": ("scdl_plugin", "SCDLPlugin", "a learned distribution per class, for small structures (SCDL, CVPR 2026)"),
+}

@@ -18,9 +18,12 @@ from semialign.data.loader import TwoStream, batches
 from semialign.data.prepare import Prepared
 from semialign.methods.base import Method
 from semialign.training.checkpoint import load_weights, save_checkpoint
+from semialign.training.class_figures import class_figure_rows
 from semialign.training.logs import CsvLog, Means
 from semialign.training.time_limit import TimeLimit
 from semialign.training.validation import mean_dice, validate_case
+
+_FIGURES = 20  # times that what plug-ins learned of the classes is written, over a stage
 
 
 @dataclass
@@ -64,6 +67,7 @@ class Loop:
             until = self.place.steps_done if state else None
             self.log = CsvLog(run / "log.csv", until)
             self.validation = CsvLog(run / "validation.csv", until)
+            self.proxies = CsvLog(run / "proxies.csv", until)
 
     def run_all(self) -> Place:
         """Run every stage that is left; returns where the run ended."""
@@ -96,6 +100,9 @@ class Loop:
             if place.step % settings.log_steps == 0 or done:
                 self._write_log(optimisers)
                 self.say(f"{stage}", place.step, steps)
+            if self.first and self._due(place.step, steps, _FIGURES):
+                for row in class_figure_rows(self.method, self.prepared.dataset.class_names, place.steps_done):
+                    self.proxies.add(row)
             if self._due(place.step, steps, settings.validations) and self.prepared.split.validation:
                 paused = time.monotonic()
                 self._validate()
