@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.measure import label as skimage_label
 
-from semialign.common.components import largest_component
+from semialign.common.components import keep_largest, largest_component, share_in_one_piece
 
 
 def test_keeps_the_larger_of_two() -> None:
@@ -49,3 +49,22 @@ def test_agrees_with_scikit_image(seed: int, density: float, dims: int) -> None:
     assert found.sum() == (sizes.max() if len(sizes) else 0)
     assert not (found & ~mask).any()
     assert len(np.unique(parts[found])) <= 1
+
+
+def test_share_in_one_piece() -> None:
+    mask = np.zeros((6, 6), bool)
+    assert share_in_one_piece(mask) is None
+    mask[0, :3] = mask[5, 5] = True
+    assert share_in_one_piece(mask) == 0.75
+
+
+def test_keeps_the_largest_of_a_group_and_of_a_class() -> None:
+    label = np.array([[1, 2, 0, 1], [0, 0, 0, 2], [0, 0, 0, 2], [3, 0, 3, 0]], np.uint8)
+    expected = label.copy()
+    expected[0, :2] = 0  # the smaller of two pieces, whatever its classes
+    assert np.array_equal(keep_largest(label.copy(), [[1, 2]]), expected)
+    expected = label.copy()
+    expected[0, 1] = 0
+    assert np.array_equal(keep_largest(label.copy(), [(2,)]), expected)
+    assert np.array_equal(keep_largest(label.copy(), []), label)
+    assert not keep_largest(np.zeros((3, 3), np.uint8), [[1, 2]]).any()

@@ -109,10 +109,16 @@ def test_a_label_is_opened_only_where_it_may_be(tmp_path: Path) -> None:
 
 
 def case(
-    number: int, size: list[int], spacing: float, samples: list[float], voxels: list[int] | None
+    number: int,
+    size: list[int],
+    spacing: float,
+    samples: list[float],
+    voxels: list[int] | None,
+    pieces: list[float | None] | None = None,
 ) -> dict[str, object]:
     described = {"case": str(number), "picture": False, "size": size, "spacing": [spacing] * 3}
-    return described | {"samples": [samples], "voxels": voxels, "warnings": [f"note {number}"]}
+    found = {"samples": [samples], "voxels": voxels, "pieces": pieces, "warnings": [f"note {number}"]}
+    return described | found
 
 
 def test_cases_are_joined(tmp_path: Path) -> None:
@@ -137,6 +143,37 @@ def test_cases_are_joined(tmp_path: Path) -> None:
     # The unlabelled case's millions count for nothing: the window follows the labelled ones.
     (found,) = joined["intensities"]
     assert found == pytest.approx({"low": -49, "high": 149, "mean": 50, "std": 57.7}, abs=0.2)
+
+
+def test_pieces_of_each_structure(tmp_path: Path) -> None:
+    image, label = organ((6, 8, 10))
+    label[:] = 0
+    label[0, 0, :4] = label[5, 5, 5] = 1
+    dataset = one(tmp_path, image, label)
+    assert fingerprint_case(dataset, dataset.cases["a"], True)["pieces"] == [0.8, 0.8]
+    assert fingerprint_case(dataset, dataset.cases["a"], False)["pieces"] is None
+
+
+@pytest.mark.parametrize(
+    ("pieces", "kept"),
+    [
+        ([[1.0, 1.0, 0.5]] * 3, [[1, 2]]),
+        ([[0.995, 1.0, 1.0]] * 3, [[1, 2]]),
+        ([[1.0, 1.0, 1.0]] * 2, []),  # two cases are no evidence
+        ([[0.6, 1.0, 0.9]] * 3, [[1]]),
+        ([[0.6, 1.0, 1.0]] * 2 + [[0.6, 1.0, None]], [[1]]),  # the second class was seen twice only
+        ([[0.6, 1.0, 1.0]] * 2 + [[0.6, 1.0, None], [0.6, 0.98, 1.0]], [[2]]),
+        ([None, None], []),
+    ],
+)
+def test_what_is_one_piece_in_every_labelled_case(
+    tmp_path: Path, pieces: list[list[float | None] | None], kept: list[list[int]]
+) -> None:
+    describe(tmp_path)
+    (tmp_path / "imagesTr").mkdir()
+    (tmp_path / "imagesTr" / "a_0000.nii.gz").touch()
+    cases = [case(i, [9, 9, 9], 1.0, [1.0, 2.0], [5, 5], its) for i, its in enumerate(pieces)]
+    assert summarise(load_dataset(tmp_path), cases)["one_piece"] == kept
 
 
 def test_without_any_label_all_cases_tell_the_intensities(tmp_path: Path) -> None:

@@ -190,6 +190,14 @@ def test_an_edit_is_read(path: Path) -> None:
     assert (plan.spacing, plan.batch_labelled, plan.made_for) == ((2.0, 2.0, 10.0), 7, "me")
 
 
+VNET: dict[str, Any] = {
+    "network": "vnet",
+    "widths": [8, 16, 32, 64, 128],
+    "strides": [[1, 1, 1], *[[2, 2, 2]] * 4],
+    "kernels": [[3, 3, 3]] * 5,
+    "patch_size": [32, 32, 16],
+}
+
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": ({"patch_sise": [1]}, "unknown key 'patch_sise'; did you mean 'patch_size'"),
     "no list": ({"patch_size": 64}, "'patch_size' must be a list"),
@@ -210,6 +218,19 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "short spacing": ({"spacing": [1, 1]}, "spacing [1.0, 1.0] must be 3 numbers above 0"),
     "zero spacing": ({"spacing": [1, 0, 1]}, "must be 3 numbers above 0"),
     "negative spacing": ({"spacing": [1, -1, 1]}, "must be 3 numbers above 0"),
+    "two sizes": ({"volume_size": [64, 64, 32]}, "set one of the two to null"),
+    "short size": ({"spacing": None, "volume_size": [64, 64]}, "volume_size [64, 64] must be 3 numbers above 0"),
+    "fractional size": ({"spacing": None, "volume_size": [64, 64, 1.5]}, "'volume_size' must be a whole number"),
+    "network": ({"network": "vent"}, "unknown network 'vent'; did you mean 'vnet'?"),
+    "norm": (VNET | {"norm": "bach"}, "unknown norm 'bach'; did you mean 'batch'?"),
+    "norm of the U-Net": ({"norm": "batch"}, "norm and dropout are for network vnet"),
+    "dropout of the U-Net": ({"dropout": True}, "norm and dropout are for network vnet"),
+    "no truth": (VNET | {"dropout": "yes, please"}, "'dropout' must be true or false"),
+    "V-Net as planned": ({"network": "vnet"}, "network vnet needs widths of five numbers"),
+    "V-Net's strides": (VNET | {"strides": [[1, 1, 1], [2, 2, 1], *[[2, 2, 2]] * 3]}, "strides [[1, 1, 1], [2, 2, 2],"),
+    "V-Net's kernels": (VNET | {"kernels": [[3, 3, 1], *[[3, 3, 3]] * 4]}, "and kernels [[3, 3, 3], "),
+    "V-Net's patch": (VNET | {"patch_size": [32, 32, 24]}, "must be multiples of [16, 16, 16]"),
+    "one voxel": (VNET | {"patch_size": [16, 16, 16]}, "patch_size [16, 16, 16] leaves one voxel at the last level"),
     "mirror": ({"mirror_axes": [3]}, "mirror_axes [3] must be among [0, 1, 2]"),
     "batch": ({"batch_labelled": 0}, "batch_labelled must be at least 1"),
     "scheme": ({"normalisation": [{"scheme": "zscore"}]}, "unknown normalisation 'zscore'; did you mean 'z-score'?"),
@@ -244,3 +265,38 @@ def test_a_missing_key(path: Path) -> None:
     path.write_text(yaml.safe_dump(values))
     with pytest.raises(UserError, match=r"plan.yaml: a key is missing; delete the file"):
         load_plan(path)
+
+
+def test_a_v_net_is_read(path: Path) -> None:
+    for norm in ("batch", "instance", "none"):
+        plan = load_plan(edited(path, **VNET, norm=norm, dropout=True))
+        assert (plan.network, plan.norm, plan.dropout) == ("vnet", norm, True)
+        assert plan.widths == (8, 16, 32, 64, 128)
+    # Without a norm there is nothing to take a mean of.
+    assert load_plan(edited(path, **VNET | {"norm": "none", "patch_size": [16, 16, 16]})).patch_size == (16, 16, 16)
+
+
+def test_plans_from_before_there_was_a_choice_of_network(path: Path, small_train: Any, tmp_path: Path) -> None:
+    import torch
+
+    from semialign.data.plan import with_defaults
+    from semialign.inference.model import load_trained
+
+    newer = {"network": "unet", "norm": "instance", "dropout": False}
+    values = yaml.safe_load(path.read_text())
+    assert {name: values.pop(name) for name in newer} == newer
+    before = load_plan(path)
+    path.write_text(yaml.safe_dump(values))
+    assert load_plan(path) == before
+    assert with_defaults(values) == with_defaults(values | newer)
+    assert with_defaults(values | {"norm": "batch"})["norm"] == "batch"
+    assert with_defaults(None) is None
+    # The same of a run: it is gone on with, and predicts.
+    case = type("Case", (), {"method": "supervised", "plugin": None, "dims": 2})
+    run = small_train(case, tmp_path / "run", steps=2, validations=0)
+    state = torch.load(run / "last.pt", weights_only=True)
+    for name in newer:
+        del state["plan"][name]
+    torch.save(state, run / "last.pt")
+    small_train(case, run, resume=True, steps=2, validations=0)
+    assert load_trained(run, checkpoint="last", accelerator="cpu").plan.network == "unet"

@@ -44,6 +44,16 @@ def test_by_hand(stored: Any) -> None:
     assert np.isnan(dice[2]), "in neither"
 
 
+def test_pieces_that_a_prediction_drops_count_for_nothing(stored: Any) -> None:
+    label, shown = np.zeros((6, 4, 4), np.int16), np.zeros((1, 6, 4, 4), np.float32)
+    label[0, 0], shown[0, 0, 0] = 1, 1
+    shown[0, 5, 3, :2] = 1  # an island
+    store, plan = stored(shown, label, (6, 4, 4))
+    assert validate_case(_exact(2), store, plan, "x", 2).tolist() == [pytest.approx(0.8)]
+    plan = dataclasses.replace(plan, keep_largest=((1,),))
+    assert validate_case(_exact(2), store, plan, "x", 2).tolist() == [1.0]
+
+
 def test_in_neither_but_where_nobody_annotated(stored: Any) -> None:
     label, shown = np.full((4, 4, 4), -1, np.int16), np.ones((1, 4, 4, 4), np.float32)
     store, plan = stored(shown, label, (4, 4, 4))

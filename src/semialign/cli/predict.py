@@ -28,6 +28,8 @@ class Arguments:
     """Which of the run's checkpoints."""
     mirror: bool = False
     """Average over flipped images too: slower by 4 (2D) or 8 (3D), often a little better."""
+    keep_all: bool = False
+    """Keep every piece of a structure, where the plan (keep_largest) would keep the largest alone."""
     overlap: float = 0.5
     """Share of a window that its neighbour covers too."""
     batch: int | None = None
@@ -53,6 +55,7 @@ def run(arguments: Arguments) -> None:
             checkpoint=arguments.checkpoint,
             probabilities=arguments.probabilities,
             mirror=arguments.mirror,
+            keep_all=arguments.keep_all,
             overlap=arguments.overlap,
             batch=arguments.batch,
             accelerator=arguments.accelerator,

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from semialign.common.components import share_in_one_piece
 from semialign.common.seeding import numpy_rng
 from semialign.data.dataset import Case, Dataset, check_label, read_case
 from semialign.data.geometry import canonical_shape, canonical_spacing
@@ -12,23 +13,28 @@ from semialign.data.image_io import read_label
 
 SAMPLES = 10_000
 OUTLIER = 100.0
+ONE_PIECE = 0.99  # of a region's voxels; annotations hold specks
+WITNESSES = 3
 
 
 def fingerprint_case(dataset: Dataset, case: Case, labelled: bool) -> dict[str, Any]:
     """Check one case and describe it; ``labelled`` opens its label.
 
     Returns size and spacing (canonical axes), per channel a sample of intensities (from the foreground where there is a
-    label), voxels per class, and warnings. Raises :class:`UserError` for a faulty file.
+    label), voxels per class, the share of the foreground and of each class that is one piece, and warnings. Raises
+    :class:`UserError` for a faulty file.
     """
     image = read_case(case, len(dataset.channel_names))
     warnings = [f"{case.images[0].name}: {text}" for channel in image.array if (text := _outlier(channel)) is not None]
     counts: list[int] | None = None
     where: np.ndarray | None = None
+    pieces: list[float | None] | None = None
     if labelled and case.label is not None:
         label, grid = read_label(case.label)
         check_label(case.label, label, grid, image.grid, dataset)
         counts = [int((label == value).sum()) for value in range(dataset.num_classes)]
         foreground = (label > 0) & (label < dataset.num_classes)
+        pieces = [share_in_one_piece(mask) for mask in (foreground, *(label == c for c in range(1, len(counts))))]
         # CT windows follow the labelled structures; a picture's channels are described as a whole.
         where = np.flatnonzero(foreground) if foreground.any() and not image.grid.picture else None
         if not any(counts[1:]):
@@ -44,6 +50,7 @@ def fingerprint_case(dataset: Dataset, case: Case, labelled: bool) -> dict[str, 
         "spacing": [round(float(s), 6) for s in canonical_spacing(image.grid)],
         "samples": [c.ravel()[where].astype(np.float32).tolist() for c in image.array],
         "voxels": counts,
+        "pieces": pieces,
         "warnings": warnings,
     }
 
@@ -73,8 +80,27 @@ def summarise(dataset: Dataset, cases: Sequence[dict[str, Any]]) -> dict[str, An
         "intensities": intensities,
         "class_voxels": dict(zip(dataset.class_names, map(int, totals), strict=True)),
         "class_frequencies": dict(zip(dataset.class_names, map(float, totals / max(totals.sum(), 1)), strict=True)),
+        "one_piece": _in_one_piece([c["pieces"] for c in cases if c["pieces"] is not None]),
         "warnings": [w for c in cases for w in c["warnings"]],
     }
+
+
+def _in_one_piece(cases: Sequence[Sequence[float | None]]) -> list[list[int]]:
+    """Return the groups of classes that are one piece in every labelled case: the whole foreground, or else classes.
+
+    A case without the class says nothing of it. Fewer than :data:`WITNESSES` cases are no evidence.
+    """
+
+    def holds(shares: Sequence[float | None]) -> bool:
+        seen = [share for share in shares if share is not None]
+        return len(seen) >= WITNESSES and min(seen) >= ONE_PIECE
+
+    if not cases:
+        return []
+    foreground, *classes = zip(*cases, strict=True)
+    if holds(foreground):
+        return [list(range(1, len(classes) + 1))]
+    return [[value] for value, shares in enumerate(classes, 1) if holds(shares)]
 
 
 def _outlier(channel: np.ndarray) -> str | None:

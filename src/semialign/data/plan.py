@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from semialign.config import from_mapping, to_mapping
 
 VERSION = 1
 SCHEMES = ("ct", "picture", "z-score")
+NETWORKS = ("unet", "vnet")
+NORMS = ("batch", "instance", "none")
 ACCELERATORS = ("auto", "cpu", "cuda", "gpu")
 
 
@@ -34,7 +36,7 @@ class Normalisation:
     """``ct``, ``picture``: divided by."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Written by ``semialign prepare``; edit ``plan.yaml`` and prepare again to change anything."""
 
@@ -42,12 +44,20 @@ class Plan:
     """2 for pictures, 3 for volumes."""
     spacing: tuple[float, ...] | None
     """Volumes: mm between voxels after resampling, along right-left, back-front, foot-head."""
+    volume_size: tuple[int, ...] | None = None
+    """Volumes: every one is resized to so many voxels along these axes, whatever its extent; ``spacing`` is null."""
     picture_size: tuple[int, ...] | None
     """Pictures: every picture is resized to these rows and columns; null leaves sizes alone."""
     normalisation: tuple[Normalisation, ...]
     """One a channel."""
     patch_size: tuple[int, ...]
     """What the network sees at once, voxels."""
+    network: str = "unet"
+    """``unet``, or ``vnet`` of the published comparisons: five levels, strides of 2, kernels of 3."""
+    norm: str = "instance"
+    """``vnet``: ``batch``, ``instance`` or ``none``; the U-Net's is instance."""
+    dropout: bool = False
+    """``vnet``: whether half of the channels are dropped at the bottleneck and before the head in training."""
     widths: tuple[int, ...]
     """Channels of the network's levels."""
     strides: tuple[tuple[int, ...], ...]
@@ -60,6 +70,8 @@ class Plan:
     """Labelled patches a step."""
     batch_unlabelled: int
     """Unlabelled patches a step."""
+    keep_largest: tuple[tuple[int, ...], ...] = ()
+    """Groups of classes; of each, prediction keeps the largest connected piece, as every labelled case shows one."""
     made_for: str
     """The hardware that sizes were chosen for."""
     version: int = VERSION
@@ -97,7 +109,7 @@ def budget_at_hand(accelerator: str = "auto") -> Budget:
         memory = torch.cuda.get_device_properties(0).total_memory
         voxels = int(min(160**3, max(64**3, memory / (2 * 5_000 * 4))))
         return Budget(f"gpu with {memory >> 30} GiB", voxels, 512 * 512, (32, 64, 128, 256, 320, 320), 8, 0.0)
-    return Budget("processor", 96_000, 256 * 256, (16, 32, 64, 128, 128, 128), 4, 0.25)
+    return Budget("processor", 96_000, 160 * 160, (16, 32, 64, 128, 128, 128), 4, 0.25)
 
 
 def make_plan(
@@ -131,6 +143,7 @@ def make_plan(
         mirror_axes=mirror,
         batch_labelled=2 if volumes else budget.batch,
         batch_unlabelled=2 if volumes else budget.batch,
+        keep_largest=tuple(map(tuple, fingerprint.get("one_piece", ()))),
         made_for=budget.name,
     )
 
@@ -148,10 +161,21 @@ def load_plan(path: Path) -> Plan:
         plan = from_mapping(Plan, value, str(path))
     except TypeError as error:
         raise UserError(f"{path}: a key is missing; delete the file and prepare the data again") from error
+    require_sound(plan, str(path))
+    return plan
+
+
+def require_sound(plan: Plan, where: str) -> None:
+    """Raise :class:`UserError`, which begins with ``where``, for sizes and names that do not fit one another."""
     fault = next(_faults(plan), None)
     if fault:
-        raise UserError(f"{path}: {fault}")
-    return plan
+        raise UserError(f"{where}: {fault}")
+
+
+def with_defaults(plan: Any) -> Any:
+    """Return a plan's plain values, as a checkpoint holds them, with the fields that are newer than it."""
+    newer = {field.name: field.default for field in fields(Plan) if field.default is not MISSING}
+    return newer | plan if isinstance(plan, dict) else plan
 
 
 def _faults(plan: Plan) -> Iterator[str]:
@@ -169,9 +193,13 @@ def _faults(plan: Plan) -> Iterator[str]:
     steps = np.prod(np.array(plan.strides), axis=0)
     if np.any(np.array(plan.patch_size) % steps):
         yield f"patch_size {list(plan.patch_size)} must be multiples of {steps.tolist()}, the strides' product"
-    for name, sizes in (("spacing", plan.spacing), ("picture_size", plan.picture_size)):
+    yield from _network_faults(plan)
+    sized = {"spacing": plan.spacing, "volume_size": plan.volume_size, "picture_size": plan.picture_size}
+    for name, sizes in sized.items():
         if sizes is not None and (len(sizes) != dims or not all(0 < s < math.inf for s in sizes)):
             yield f"{name} {list(sizes)} must be {dims} numbers above 0, or null"
+    if plan.volume_size is not None and (dims == 2 or plan.spacing is not None):
+        yield "volume_size is for volumes, instead of spacing; set one of the two to null"
     if not set(plan.mirror_axes) <= set(range(dims)):
         yield f"mirror_axes {list(plan.mirror_axes)} must be among {list(range(dims))}"
     if plan.batch_labelled < 1 or plan.batch_unlabelled < 0:
@@ -183,6 +211,23 @@ def _faults(plan: Plan) -> Iterator[str]:
             yield "a normalisation's mean must be a number and its std a number above 0"
         if how.low is not None and how.high is not None and not how.low < how.high:
             yield f"a normalisation's low ({how.low:g}) must be below its high ({how.high:g})"
+
+
+def _network_faults(plan: Plan) -> Iterator[str]:
+    for what, name, known in (("network", plan.network, NETWORKS), ("norm", plan.norm, NORMS)):
+        if name not in known:
+            yield f"unknown {what} '{name}'{closest(name, known)}"
+    if plan.network == "unet" and (plan.norm != "instance" or plan.dropout):
+        yield "norm and dropout are for network vnet; set that, or norm: instance and dropout: false"
+    once, twice, three = ([n] * plan.dimensions for n in (1, 2, 3))
+    form = [list(row) for row in (*plan.strides, *plan.kernels)]
+    if plan.network == "vnet" and form != [once, *[twice] * 4, *[three] * 5]:
+        yield (
+            "network vnet needs widths of five numbers, such as [16, 32, 64, 128, 256], "
+            f"strides {[once, *[twice] * 4]} and kernels {[three] * 5}"
+        )
+    if len(plan.widths) > 1 and plan.norm != "none" and np.prod(plan.patch_size) == np.prod(plan.strides):
+        yield f"patch_size {list(plan.patch_size)} leaves one voxel at the last level, too few for a norm; double it"
 
 
 def write_plan(path: Path, plan: Plan) -> None:

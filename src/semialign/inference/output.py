@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from semialign.common.components import keep_largest
 from semialign.common.files import written_whole
 from semialign.data.geometry import canonical_shape, canonical_view
 from semialign.data.image_io import Grid, write_label
@@ -30,12 +31,14 @@ def write_prediction(
     size: tuple[int, ...],
     like: Path,
     probabilities_path: Path | None = None,
+    one_piece: Sequence[Sequence[int]] = (),
 ) -> None:
     """Write the most probable class of every voxel of ``grid`` in the format of ``label_path``.
 
     ``planes``: of the image as the network sees it, ``size`` (*S). ``like``: the input, whose header is carried over.
-    ``probabilities_path``: a ``.npy`` file that gets float16 (K, *grid.shape) too. Both files are written whole or not
-    at all; the label comes last, so that where it is, everything is. Raises :class:`UserError` on a full disk.
+    ``one_piece``: groups of classes of which the label keeps the largest component alone. ``probabilities_path``: a
+    ``.npy`` file that gets float16 (K, *grid.shape) too. Both files are written whole or not at all; the label comes
+    last, so that where it is, everything is. Raises :class:`UserError` on a full disk.
     """
     with contextlib.ExitStack() as stack:
         written = None
@@ -52,6 +55,7 @@ def write_prediction(
             if written is not None:
                 written.put(box, part.probabilities)
         assert label is not None
+        keep_largest(label, one_piece)
     write_label(label_path, label, grid, like)
 
 

@@ -66,6 +66,7 @@ def predict(
     checkpoint: str = "best",
     probabilities: bool = False,
     mirror: bool = False,
+    keep_all: bool = False,
     overlap: float = 0.5,
     batch: int | None = None,
     accelerator: str = "auto",
@@ -76,10 +77,10 @@ def predict(
 
     Several ``runs`` are averaged window by window, so they need one plan. ``probabilities`` also writes
     ``CASE_probabilities.npy``, float16 (K, *S) on the input's grid. ``mirror`` averages over the flips that training
-    used. ``batch``: windows at a time (default: 1 on a processor, 4 on a GPU). Outputs that exist are left alone
-    unless ``overwrite``, so a stopped command goes on where it was. A case that cannot be read or written is named in
-    the summary and stops no other. ``progress`` is called with (what, done, of). Raises :class:`UserError` for a
-    mistake that concerns all cases.
+    used. ``keep_all`` keeps every piece of a structure where the plan would keep the largest. ``batch``: windows at a
+    time (default: 1 on a processor, 4 on a GPU). Outputs that exist are left alone unless ``overwrite``, so a stopped
+    command goes on where it was. A case that cannot be read or written is named in the summary and stops no other.
+    ``progress`` is called with (what, done, of). Raises :class:`UserError` for a mistake that concerns all cases.
     """
     from semialign.inference.model import load_trained
 
@@ -91,6 +92,7 @@ def predict(
         names=[str(run) for run in runs],
         probabilities=probabilities,
         mirror=mirror,
+        keep_all=keep_all,
         overlap=overlap,
         batch=batch,
         overwrite=overwrite,
@@ -106,6 +108,7 @@ def predict_with(
     names: Sequence[str] = (),
     probabilities: bool = False,
     mirror: bool = False,
+    keep_all: bool = False,
     overlap: float = 0.5,
     batch: int | None = None,
     overwrite: bool = False,
@@ -126,6 +129,7 @@ def predict_with(
         overlap=overlap,
         batch=batch or (1 if models[0].device.type == "cpu" else 4),
     )
+    one_piece = () if keep_all else plan.keep_largest
     there = [case for case in cases if not overwrite and _is_done(output_path(case, output), case, probabilities)]
     summary = PredictionSummary(skipped=[output_path(case, output) for case in there])
     waiting = [case for case in cases if case not in there]
@@ -134,7 +138,7 @@ def predict_with(
     for number, (case, read) in enumerate(_read_ahead(waiting, plan), len(there) + 1):
         target = output_path(case, output)
         try:
-            _write(read, segment, target, probabilities_path(target, case) if probabilities else None, say)
+            _write(read, segment, target, probabilities_path(target, case) if probabilities else None, one_piece, say)
             summary.done.append(target)
         except Exception as error:  # whatever ails this case, the others go on
             summary.failed[case.images[0]] = _reason(case, error)
@@ -203,6 +207,7 @@ def _write(
     segment: Callable[[Tensor], Iterator[Planes]],
     target: Path,
     probabilities: Path | None,
+    one_piece: Sequence[Sequence[int]],
     say: Say,
 ) -> None:
     from semialign.inference.output import write_prediction
@@ -211,7 +216,9 @@ def _write(
         raise read
     size, like = tuple(read.image.shape[1:]), read.case.images[0]
     planes = _watched(segment(read.image), size, say)
-    write_prediction(planes, target, grid=read.grid, size=size, like=like, probabilities_path=probabilities)
+    write_prediction(
+        planes, target, grid=read.grid, size=size, like=like, probabilities_path=probabilities, one_piece=one_piece
+    )
 
 
 def _watched(planes: Iterator[Planes], size: tuple[int, ...], say: Say) -> Iterator[Planes]:
@@ -246,7 +253,7 @@ def _check_settings(
         for what in ("class_names", "channel_names"):
             if list(getattr(model, what)) != list(getattr(models[0], what)):
                 raise UserError(f"{name}: has other {what.replace('_', ' ')} than {names[0]}; they cannot be averaged")
-        for what in ("dimensions", "spacing", "picture_size", "patch_size", "normalisation"):
+        for what in ("dimensions", "spacing", "volume_size", "picture_size", "patch_size", "normalisation"):
             if getattr(model.plan, what) != getattr(models[0].plan, what):
                 raise UserError(
                     f"{name}: its plan's {what} is not that of {names[0]}; train the runs of an ensemble on one "

@@ -12,6 +12,7 @@ from semialign import __version__
 from semialign.common.errors import UserError, closest, require_known
 from semialign.common.files import make_folder, read_json, read_yaml, write_json, write_yaml
 from semialign.config import TrainingSettings, from_mapping, merge, to_mapping
+from semialign.data.plan import with_defaults
 from semialign.data.prepare import Prepared, prepare
 from semialign.data.splits import Split, write_split
 
@@ -38,9 +39,10 @@ def train(
     """Train on ``data`` and return the run folder.
 
     ``settings``: any field of :class:`TrainingSettings`, of the method's own settings, or ``plugin.key``; they lie over
-    the recipe's. ``prepared``: where the prepared data lie or go (see :func:`prepare`). ``init``: a run whose weights
-    this one starts from. ``resume``: go on with ``output`` from its last checkpoint, with the settings it was started
-    with. Raises :class:`UserError` for anything the user can mend.
+    the recipe's. ``split``, ``prepared``: the split, and where the prepared data lie or go; a recipe may name a split
+    and fields of the plan (see :func:`prepare`). ``init``: a run whose weights this one starts from. ``resume``: go on
+    with ``output`` from its last checkpoint, with the settings it was started with. Raises :class:`UserError` for
+    anything the user can mend.
     """
     import torch
 
@@ -50,7 +52,8 @@ def train(
     precision = _started_with(Path(output)) if resume and output else None
     fabric = _fabric(accelerator, devices, nodes, precision or training.precision)
     say = progress if progress is not None and fabric.is_global_zero else None
-    ready = _prepare_once(fabric, partial(prepare, data, split, output=prepared, accelerator=accelerator), say)
+    preparing = partial(prepare, data, split, recipe=recipe, output=prepared, accelerator=accelerator)
+    ready = _prepare_once(fabric, preparing, say)
     run = (
         Path(output)
         if output
@@ -117,10 +120,10 @@ def resolve(
     Raises :class:`UserError` for an unknown method, recipe, plug-in or key, with the nearest name.
     """
     from semialign.methods.base import NoSettings, method_class, plugin_class
-    from semialign.recipes.load import load_recipe
+    from semialign.recipes.load import ASIDE, load_recipe, settings_of
 
-    values = merge(load_recipe(recipe) if recipe else {}, settings, {"method": method} if method else {})
-    values.pop("description", None)
+    said = settings_of(load_recipe(recipe)) if recipe else {}
+    values = merge(said, settings, {"method": method} if method else {})
     name = str(values.get("method", TrainingSettings.method))
     kind = method_class(name)
     plugins = values.get("plugins") or []
@@ -130,6 +133,8 @@ def resolve(
     general = {field.name for field in fields(TrainingSettings)}
     of_method = {field.name for field in fields(kind.Settings)}
     for key in values:
+        if key in ASIDE:
+            raise UserError(f"'{key}' is no setting of a run; write it into a recipe file (docs/reference/recipes.md)")
         if key not in general | of_method | set(plugins):
             raise UserError(f"unknown key '{key}'{closest(str(key), general | of_method | set(plugins))}")
     training = from_mapping(
@@ -281,7 +286,8 @@ def _open_run(run: Path, described: dict[str, Any], resume: bool) -> dict[str, A
         if last.exists():
             state = load_run(last)
             for key in ("class_names", "plan"):
-                if state[key] != described[key]:
+                before = with_defaults(state[key]) if key == "plan" else state[key]
+                if before != described[key]:
                     raise UserError(
                         f"{last}: was made with other {key.replace('_', ' ')}; prepare as before or start anew"
                     )

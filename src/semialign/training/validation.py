@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from semialign.common.components import keep_largest
 from semialign.data.plan import Plan
 from semialign.data.store import Store
 from semialign.inference.sliding_window import predict_planes
@@ -17,14 +18,15 @@ def validate_case(predict: Callable[[Tensor], Tensor], store: Store, plan: Plan,
     """Return Dice of every foreground class (C-1,) of one case; NaN where neither label nor prediction holds it."""
     image = torch.from_numpy(np.asarray(store.image(case)[:]).astype(np.float32))
     label = torch.from_numpy(np.asarray(store.label(case)[:]).astype(np.int64))
-    overlap, total = torch.zeros(classes), torch.zeros(classes)
+    predicted = torch.zeros_like(label)
     for planes in predict_planes(image, predict, patch=plan.patch_size, overlap=OVERLAP, batch=2):
-        predicted = planes.probabilities.argmax(0).cpu()
-        target = label.narrow(planes.axis, planes.start, predicted.shape[planes.axis])
-        seen = target >= 0
-        predicted, target = predicted[seen], target[seen]
-        overlap += torch.bincount(target[predicted == target], minlength=classes)
-        total += torch.bincount(target, minlength=classes) + torch.bincount(predicted, minlength=classes)
+        part = planes.probabilities.argmax(0).cpu()
+        predicted.narrow(planes.axis, planes.start, part.shape[planes.axis]).copy_(part)
+    keep_largest(predicted.numpy(), plan.keep_largest)  # in place; as a prediction is written
+    seen = label >= 0
+    predicted, label = predicted[seen], label[seen]
+    overlap = torch.bincount(label[predicted == label], minlength=classes).float()
+    total = torch.bincount(label, minlength=classes) + torch.bincount(predicted, minlength=classes)
     return (2 * overlap / total)[1:].numpy()
 
 
