@@ -89,7 +89,9 @@ class Budget:
     """Of a picture."""
     widths: tuple[int, ...]
     batch: int
-    """Pictures a stream a step; volumes take 2."""
+    """Pictures a stream a step; volumes take 2 labelled ones."""
+    unlabelled: int
+    """Unlabelled volumes a step."""
     coverage: float
     """Coarsen volumes until a patch covers this share of the median one, at most by a factor of 2 an axis."""
 
@@ -108,8 +110,8 @@ def budget_at_hand(accelerator: str = "auto") -> Budget:
     if accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory
         voxels = int(min(160**3, max(64**3, memory / (2 * 5_000 * 4))))
-        return Budget(f"gpu with {memory >> 30} GiB", voxels, 512 * 512, (32, 64, 128, 256, 320, 320), 8, 0.0)
-    return Budget("processor", 96_000, 160 * 160, (16, 32, 64, 128, 128, 128), 4, 0.25)
+        return Budget(f"gpu with {memory >> 30} GiB", voxels, 512 * 512, (32, 64, 128, 256, 320, 320), 8, 2, 0.0)
+    return Budget("processor", 96_000, 160 * 160, (16, 32, 64, 128, 128, 128), 4, 1, 0.25)
 
 
 def make_plan(
@@ -142,7 +144,7 @@ def make_plan(
         kernels=kernels,
         mirror_axes=mirror,
         batch_labelled=2 if volumes else budget.batch,
-        batch_unlabelled=2 if volumes else budget.batch,
+        batch_unlabelled=budget.unlabelled if volumes else budget.batch,
         keep_largest=tuple(map(tuple, fingerprint.get("one_piece", ()))),
         made_for=budget.name,
     )

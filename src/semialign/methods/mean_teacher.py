@@ -20,7 +20,7 @@ class MeanTeacherSettings:
 
     weight: float = 1.0
     """Of the consistency, at the end of its ramp-up."""
-    start: float = 0.3
+    start: float = 0.5
     """Share of the run that trains on labels alone: a teacher that knows nothing teaches nothing, and costs time."""
     rampup_steps: int | None = None
     """Steps of the sigmoid ramp-up after the start (default: 0.4 of what is left of the run)."""

@@ -3,15 +3,15 @@
 from torch import Tensor, nn
 
 from semialign.common.types import Output
+from semialign.networks.convolution import CONVOLUTIONS
 
-_CONVOLUTIONS: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _NORMS: dict[int, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 
 
 def _block(dims: int, width_in: int, width: int, kernel: tuple[int, ...], stride: tuple[int, ...]) -> nn.Sequential:
     return nn.Sequential(
-        _CONVOLUTIONS[dims](width_in, width, kernel, stride, tuple(k // 2 for k in kernel), bias=False),
+        CONVOLUTIONS[dims](width_in, width, kernel, stride, tuple(k // 2 for k in kernel), bias=False),
         _NORMS[dims](width, affine=True),
         nn.LeakyReLU(0.01, inplace=True),
     )
@@ -59,7 +59,7 @@ class UNet(nn.Module):
         self.decoder = nn.ModuleList(
             _stage(dims, widths[i], widths[i], kernels[i], (1,) * dims) for i in range(len(widths) - 1)
         )
-        self.classifier = _CONVOLUTIONS[dims](widths[0], num_classes, 1)
+        self.classifier = CONVOLUTIONS[dims](widths[0], num_classes, 1)
 
     def encode(self, image: Tensor) -> list[Tensor]:
         """Image (B, C_in, *S) to features of every level, finest first."""

@@ -5,13 +5,14 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from semialign.common.types import Output
+from semialign.networks.convolution import CONVOLUTIONS
 
 ENCODER = (1, 2, 3, 3, 3)
 """Convolutions of the encoder's levels, finest first."""
 DECODER = (1, 2, 3, 3)
 """Convolutions of the decoder's levels, finest first."""
 
-_CONVOLUTIONS: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+
 _TRANSPOSED: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _DROPOUTS: dict[int, type[nn.Module]] = {2: nn.Dropout2d, 3: nn.Dropout3d}
 _BATCH: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -54,7 +55,7 @@ class VNet(nn.Module):
             _level(dims, width, width, count, norm) for width, count in zip(widths[:-1], DECODER, strict=True)
         )
         self.dropout = _DROPOUTS[dims](0.5) if dropout else nn.Identity()
-        self.classifier = _CONVOLUTIONS[dims](widths[0], num_classes, 1)
+        self.classifier = CONVOLUTIONS[dims](widths[0], num_classes, 1)
 
     def encode(self, image: Tensor) -> list[Tensor]:
         """Image (B, C_in, *S) to features of every level, finest first."""
@@ -87,12 +88,12 @@ class VNet(nn.Module):
 def _level(dims: int, width_in: int, width: int, count: int, norm: str) -> nn.Sequential:
     before = (width_in, *(width,) * (count - 1))
     return nn.Sequential(
-        *(_block(_CONVOLUTIONS[dims](w, width, 3, padding=1, bias=norm == "none"), dims, width, norm) for w in before)
+        *(_block(CONVOLUTIONS[dims](w, width, 3, padding=1, bias=norm == "none"), dims, width, norm) for w in before)
     )
 
 
 def _down(dims: int, width_in: int, width: int, norm: str) -> nn.Sequential:
-    return _block(_CONVOLUTIONS[dims](width_in, width, 2, stride=2, bias=norm == "none"), dims, width, norm)
+    return _block(CONVOLUTIONS[dims](width_in, width, 2, stride=2, bias=norm == "none"), dims, width, norm)
 
 
 def _up(dims: int, width_in: int, width: int, norm: str) -> nn.Sequential:
