@@ -12,6 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+sys.path.append(str(Path(__file__).parent / "support"))
+
+from anchors_of_ranks import instances
+
 from semialign.training.checkpoint import load_checkpoint
 
 PATIENCE = 900  # seconds
@@ -193,3 +197,27 @@ def test_the_command_trains_on_two(tiny_2d: Any, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("run: ") == 1
     assert (tmp_path / "run" / "result.json").exists()
+
+
+def test_class_anchors_are_those_of_all_processes_together(tmp_path: Path) -> None:
+    from semialign.losses.proxy import class_anchors
+
+    script = SCRIPT.with_name("anchors_of_ranks.py")
+    started = [
+        subprocess.Popen([sys.executable, str(script), str(r), "2", str(tmp_path / "meet"), str(tmp_path / f"{r}.pt")])
+        for r in range(2)
+    ]
+    assert [process.wait(PATIENCE) for process in started] == [0, 0]
+    embeddings, classes = instances()
+    anchors, there = class_anchors(embeddings, classes, 4)
+    assert there.tolist() == [True, True, True, False]
+    for rank in range(2):
+        its, present = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert torch.equal(present, there)
+        torch.testing.assert_close(its, anchors)
+
+
+def test_a_plugin_trains_on_two_processes(train_two: Train) -> None:
+    _, notes = train_two("cps", plugins=["scdl"], scdl={"embedding": 8, "samples": 8}, start=0.0)
+    assert notes[0]["weights"] == notes[1]["weights"]
+    assert [note["steps"] for note in notes] == [6, 6]

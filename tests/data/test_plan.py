@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from semialign.common.errors import UserError
 from semialign.data.plan import Budget, Normalisation, Plan, budget_at_hand, load_plan, make_plan, write_plan
 
-PROCESSOR = Budget("processor", 96_000, 256 * 256, (16, 32, 64, 128, 128, 128), 4, 1, 0.25)
-GPU = Budget("gpu with 80 GiB", 128**3, 512 * 512, (32, 64, 128, 256, 320, 320), 8, 2, 0.0)
+PROCESSOR = Budget("processor", 96_000, 256 * 256, (16, 32, 64, 128, 128, 128), 4, 0.5, 0.25)
+GPU = Budget("gpu with 80 GiB", 128**3, 512 * 512, (32, 64, 128, 256, 320, 320), 8, 1.0, 0.0)
 BUDGETS = {"processor": PROCESSOR, "gpu": GPU}
 NUMBERS = {"low": -100.0, "high": 200.0, "mean": 30.0, "std": 50.0}
 
@@ -91,6 +91,18 @@ def test_plans_of_pictures(size: tuple[int, ...], budget: str) -> None:
         require_sound(plan, BUDGETS[budget], None)
     assert plan.picture_size == plan.patch_size
     assert plan.spacing is None
+
+
+@pytest.mark.parametrize(("budget", "volumes", "pictures"), [("processor", (2, 1), (4, 2)), ("gpu", (2, 2), (8, 8))])
+def test_batches(budget: str, volumes: tuple[int, int], pictures: tuple[int, int]) -> None:
+    for fingerprint, expected in ((seen((90, 90, 90), (1.0,) * 3), volumes), (seen((90, 90)), pictures)):
+        plan = planned(fingerprint, BUDGETS[budget])
+        assert (plan.batch_labelled, plan.batch_unlabelled) == expected
+
+
+def test_what_prediction_keeps_follows_the_labelled_cases() -> None:
+    assert planned(seen((90, 90)), GPU).keep_largest == ()
+    assert planned(seen((90, 90)) | {"one_piece": [[1, 2], [3]]}, GPU).keep_largest == ((1, 2), (3,))
 
 
 def test_a_picture_keeps_its_form() -> None:

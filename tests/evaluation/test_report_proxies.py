@@ -73,9 +73,9 @@ def test_half_written_files_are_read_as_far_as_they_go(path):
     whole = path.read_text()
     lines = whole.splitlines(keepends=True)
     for end in range(0, len(whole), 7):  # killed at any moment
-        path.write_text(whole[:end])
+        path.write_text(whole[:end], encoding="utf-8")
         assert isinstance(proxy_charts(path, CLASSES[1:]), str)
-    path.write_text("".join(lines[:7]) + lines[7] + lines[8][:-1])  # a class and a half of step 20
+    path.write_text("".join(lines[:7]) + lines[7] + lines[8][:-1], encoding="utf-8")  # a class and a half of step 20
     found = read_proxies(path)
     assert found.steps.tolist() == [10, 20]
     assert found.figures["norm"][1, 0] == pytest.approx(1.2)
@@ -95,7 +95,7 @@ def test_broken_lines_are_skipped(path):
         "20,student,,1,1,1,1,1,1",
     ]
     expected = read_proxies(path)
-    path.write_text("\n".join([lines[0], *broken, *lines[1:4], *broken, *lines[4:], *broken]) + "\n")
+    path.write_text("\n".join([lines[0], *broken, *lines[1:4], *broken, *lines[4:], *broken]) + "\n", encoding="utf-8")
     found = read_proxies(path)
     assert (found.classes, found.last) == (expected.classes, expected.last)
     np.testing.assert_array_equal(found.similarity, expected.similarity)
@@ -106,7 +106,7 @@ def test_broken_lines_are_skipped(path):
 def test_where_there_is_nothing_to_read_there_is_nothing(tmp_path, text):
     assert proxy_charts(None, []) == proxy_charts(tmp_path / "none.csv", []) == ""
     path = tmp_path / "proxies.csv"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     assert proxy_charts(path, []) == ""
 
 

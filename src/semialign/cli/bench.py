@@ -108,7 +108,7 @@ def _print(value: dict[str, Any]) -> None:
     for section in sections(value):
         console.print(f"\n{section.name}", style="bold", markup=False, highlight=False)
         console.print(section.about, markup=False, highlight=False)
-        for table in section.tables[:-1]:  # the one by class is in bench.md
+        for table in section.tables[:-1] or section.tables:  # the last one, by class, is in bench.md
             console.print(_rich(table))
         for note in section.notes:
             console.print(f"- {note}", markup=False, highlight=False)

@@ -4,10 +4,15 @@ Nothing depends on how many numbers were drawn before. So resuming, restarting a
 change nothing, and no generator's state has to be saved.
 """
 
+from __future__ import annotations
+
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -23,9 +28,13 @@ def numpy_rng(*parts: int | str) -> np.random.Generator:
 
 def torch_rng(*parts: int | str) -> torch.Generator:
     """Return a CPU torch generator that depends on ``parts`` alone."""
+    import torch  # here, since splitting a data set needs numpy's generator alone
+
     return torch.Generator().manual_seed(derive_seed(*parts))
 
 
 def seed_step(*parts: int | str) -> None:
     """Seed torch's global generators (CPU and devices) for one step: dropout, noise and proxies draw from them."""
+    import torch
+
     torch.manual_seed(derive_seed(*parts))
