@@ -100,8 +100,9 @@ def budget_at_hand(accelerator: str = "auto") -> Budget:
     """Return the budget for the processor or the GPU that is there.
 
     The processor's is set for steps of a fifth of a second on two cores: there, context bought by coarser voxels is
-    worth more than detail. There, too, every second labelled patch has an unlabelled one beside it: a step with as many
-    takes three times a step on labels, and in an hour less is learned. The GPU's follows its memory: a 3D U-Net of width 32 at bfloat16 takes some 5 kB a voxel.
+    worth more than detail, and every second labelled patch has an unlabelled one beside it: a step with as many takes
+    three times a step on labels, so that in the same time less is learned. The GPU's follows its memory: a 3D U-Net of
+    width 32 at bfloat16 takes some 5 kB a voxel.
     Raises :class:`UserError` where a GPU is asked for and none is there.
     """
     import torch
