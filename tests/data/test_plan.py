@@ -93,7 +93,7 @@ def test_plans_of_pictures(size: tuple[int, ...], budget: str) -> None:
     assert plan.spacing is None
 
 
-@pytest.mark.parametrize(("budget", "volumes", "pictures"), [("processor", (2, 1), (4, 2)), ("gpu", (2, 2), (8, 8))])
+@pytest.mark.parametrize(("budget", "volumes", "pictures"), [("processor", (2, 1), (4, 4)), ("gpu", (2, 2), (8, 8))])
 def test_batches(budget: str, volumes: tuple[int, int], pictures: tuple[int, int]) -> None:
     for fingerprint, expected in ((seen((90, 90, 90), (1.0,) * 3), volumes), (seen((90, 90)), pictures)):
         plan = planned(fingerprint, BUDGETS[budget])

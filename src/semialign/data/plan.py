@@ -91,7 +91,7 @@ class Budget:
     batch: int
     """Labelled pictures a step; volumes take 2."""
     unlabelled: float
-    """Unlabelled patches a step for each labelled one."""
+    """Unlabelled volumes a step for each labelled one; pictures take one each."""
     coverage: float
     """Coarsen volumes until a patch covers this share of the median one, at most by a factor of 2 an axis."""
 
@@ -100,9 +100,9 @@ def budget_at_hand(accelerator: str = "auto") -> Budget:
     """Return the budget for the processor or the GPU that is there.
 
     The processor's is set for steps of a fifth of a second on two cores: there, context bought by coarser voxels is
-    worth more than detail, and every second labelled patch has an unlabelled one beside it: a step with as many takes
-    three times a step on labels, so that in the same time less is learned. The GPU's follows its memory: a 3D U-Net of
-    width 32 at bfloat16 takes some 5 kB a voxel.
+    worth more than detail, and every second labelled volume has an unlabelled one beside it: a step with as many takes
+    three times a step on labels, so that in the same time less is learned. Pictures, which are mixed with one another,
+    do better with as many. The GPU's follows its memory: a 3D U-Net of width 32 at bfloat16 takes some 5 kB a voxel.
     Raises :class:`UserError` where a GPU is asked for and none is there.
     """
     import torch
@@ -147,7 +147,7 @@ def make_plan(
         kernels=kernels,
         mirror_axes=mirror,
         batch_labelled=batch,
-        batch_unlabelled=round(batch * budget.unlabelled),
+        batch_unlabelled=round(batch * (budget.unlabelled if volumes else 1)),
         keep_largest=tuple(map(tuple, fingerprint.get("one_piece", ()))),
         made_for=budget.name,
     )
