@@ -24,9 +24,14 @@ def mean_directions(mean: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
 
 
 def mean_cosines(embeddings: Tensor, directions: Tensor) -> Tensor:
-    """Return ``m_lc`` (..., C): the mean cosine of each embedding (..., D) to the samples of each class."""
+    """Return ``m_lc`` (..., C): the mean cosine of each embedding (..., D) to the samples of each class.
+
+    What is divided by the norms are the products, not the embeddings: C numbers a token instead of D, and no copy.
+    """
     with torch.autocast(embeddings.device.type, enabled=False):
-        return F.normalize(embeddings.float(), dim=-1) @ directions.float().T
+        embeddings = embeddings.float()
+        norms = torch.linalg.vector_norm(embeddings, dim=-1, keepdim=True)
+        return (embeddings @ directions.float().T) / norms.clamp(min=1e-12)
 
 
 def assignment(embeddings: Tensor, mean: Tensor, temperature: float) -> Tensor:
