@@ -52,6 +52,25 @@ def test_numerical_gradients() -> None:
     weights = _random(1, 4, 3, seed=1, dtype=double).softmax(2).requires_grad_()
     assert torch.autograd.gradcheck(proxy.proxy_to_embedding, (cosines, weights))
     assert torch.autograd.gradcheck(proxy.embedding_to_proxy, (cosines, weights))
+    embeddings = _random(2, 3, 4, dtype=double).requires_grad_()
+    mean, rho = (_random(3, 4, seed=n, dtype=double).requires_grad_() for n in (1, 2))
+    noise = _random(5, 4, seed=3, dtype=double)
+
+    def losses(embeddings: Tensor, mean: Tensor, rho: Tensor) -> Tensor:
+        found = proxy.mean_cosines(embeddings, proxy.mean_directions(mean, rho.exp(), noise))
+        return proxy.proxy_to_embedding(found, shares, balanced=True) + proxy.embedding_to_proxy(found, shares)
+
+    shares = _random(2, 3, 3, seed=4, dtype=double).softmax(2)
+    assert torch.autograd.gradcheck(losses, (embeddings, mean, rho))
+
+
+def test_an_embedding_of_zeros_has_no_direction_and_a_finite_gradient() -> None:
+    embeddings = torch.cat([torch.zeros(1, 4), _random(1, 4)]).requires_grad_()
+    cosines = proxy.mean_cosines(embeddings, _random(3, 4, seed=1))
+    assert not cosines[0].any()
+    (gradient,) = torch.autograd.grad(cosines[1].sum(), embeddings)
+    assert gradient.isfinite().all()
+    assert not gradient[0].any()
 
 
 def test_more_samples_converge() -> None:

@@ -4,6 +4,11 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+TINY = 1e-12
+"""Norm below which a vector has no direction."""
 
 
 def mean_directions(mean: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
@@ -14,11 +19,11 @@ def mean_directions(mean: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
     exactly, and no (B, C, L, S) tensor is made. Nor is one of (C, S, D) for shared noise: norms and sum of
     ``mean + sigma noise`` are matrix products of the noise.
     """
-    mean, sigma, noise = mean.float(), sigma.float(), noise.float()
+    mean, sigma, noise = _full(mean), _full(sigma), _full(noise)
     with torch.autocast(mean.device.type, enabled=False):
         if noise.ndim == 2:
             square = mean.square().sum(1) + 2 * noise @ (mean * sigma).T + noise.square() @ sigma.square().T  # (S, C)
-            inverse = square.clamp(min=1e-12).rsqrt()
+            inverse = square.clamp(min=TINY).rsqrt()
             return mean * inverse.mean(0)[:, None] + sigma * (inverse.T @ noise) / len(noise)
         return F.normalize(mean[:, None] + sigma[:, None] * noise, dim=2).mean(1)
 
@@ -26,17 +31,47 @@ def mean_directions(mean: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
 def mean_cosines(embeddings: Tensor, directions: Tensor) -> Tensor:
     """Return ``m_lc`` (..., C): the mean cosine of each embedding (..., D) to the samples of each class.
 
-    What is divided by the norms are the products, not the embeddings: C numbers a token instead of D, and no copy.
+    What is divided by the norms are the products, not the embeddings: C numbers a token instead of D, and no copy; the
+    gradient makes none either but itself.
     """
     with torch.autocast(embeddings.device.type, enabled=False):
-        embeddings = embeddings.float()
-        norms = torch.linalg.vector_norm(embeddings, dim=-1, keepdim=True)
-        return (embeddings @ directions.float().T) / norms.clamp(min=1e-12)
+        cosines: Tensor = _Cosines.apply(_full(embeddings), _full(directions))  # type: ignore[no-untyped-call]
+        return cosines
+
+
+class _Cosines(Function):
+    """``z . d_c / |z|`` of ``z`` (..., D) and ``d`` (C, D)."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, embeddings: Tensor, directions: Tensor) -> Tensor:
+        norms = torch.linalg.vector_norm(embeddings, dim=-1, keepdim=True).clamp_(min=TINY)
+        cosines = (embeddings @ directions.T).div_(norms)
+        ctx.save_for_backward(embeddings, directions, norms, cosines)
+        return cosines
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        embeddings, directions, norms, cosines = ctx.saved_tensors  # type: ignore[attr-defined]
+        scaled = gradient / norms
+        of_embeddings = of_directions = None
+        if ctx.needs_input_grad[0]:  # type: ignore[attr-defined]
+            # A vector without direction was divided by a constant.
+            along = (scaled * cosines).sum(-1, keepdim=True).div_(norms) * (norms > TINY)
+            of_embeddings = (scaled @ directions).addcmul_(embeddings, along, value=-1)
+        if ctx.needs_input_grad[1]:  # type: ignore[attr-defined]
+            of_directions = scaled.flatten(0, -2).T @ embeddings.flatten(0, -2)
+        return of_embeddings, of_directions
+
+
+def _full(values: Tensor) -> Tensor:
+    """Return ``values`` in float32, or in float64 where they are."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def assignment(embeddings: Tensor, mean: Tensor, temperature: float) -> Tensor:
     """Return ``P(c|z) = softmax_c(cos(z, mean_c) / temperature)`` (..., C), float32."""
-    return (mean_cosines(embeddings, F.normalize(mean.float(), dim=1)) / temperature).softmax(-1)
+    return (mean_cosines(embeddings, F.normalize(_full(mean), dim=1)) / temperature).softmax(-1)
 
 
 def sharpened(probabilities: Tensor) -> Tensor:
