@@ -73,6 +73,39 @@ def test_an_interrupted_run_goes_on(data: Data) -> None:
     assert changed(before, times(data.out)) == {"c", "d", "e"}
 
 
+def test_an_interrupted_check_goes_on(data: Data, made: Data) -> None:
+    shutil.rmtree(data.out)
+
+    def stop(what: str, count: int, of: int) -> None:
+        if (what, count) == ("check", 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        data.prepare(progress=stop)
+    kept = data.out / "checked.jsonl"
+    kept.write_bytes(kept.read_bytes() + b'\n["half a li')
+    said: list[tuple[str, int, int]] = []
+    data.prepare(progress=lambda *what: said.append(what))
+    assert [s for s in said if s[0] == "check"] == [("check", n, 3) for n in (1, 2, 3)]
+    assert not kept.exists()
+    assert contents(data.out) == contents(made.out)
+
+
+def test_a_fault_costs_no_other_case_its_check(data: Data, made: Data) -> None:
+    shutil.rmtree(data.out)
+    path = data.raw / "imagesTr" / "d_0000.nii.gz"
+    whole, about = path.read_bytes(), path.stat()
+    path.write_bytes(whole[:100])
+    with pytest.raises(UserError, match="d_0000"):
+        data.prepare()
+    path.write_bytes(whole)
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+    said: list[tuple[str, int, int]] = []
+    data.prepare(progress=lambda *what: said.append(what))
+    assert 0 < len([s for s in said if s[0] == "check"]) < 5
+    assert contents(data.out) == contents(made.out)
+
+
 @pytest.mark.parametrize(
     ("name", "again"), [("imagesTr/a_0000.nii.gz", "a"), ("labelsTr/b.nii.gz", "b"), ("imagesTr/d_0000.nii.gz", "d")]
 )

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from semialign.common.errors import UserError, require_known
 from semialign.common.files import make_folder, read_json, write_json
 from semialign.config import to_mapping
+from semialign.data.checked import Checked
 from semialign.data.dataset import Case, Dataset, load_dataset
 from semialign.data.fingerprint import fingerprint_case, summarise
 from semialign.data.plan import ACCELERATORS, Plan, budget_at_hand, load_plan, make_plan, write_plan
@@ -129,11 +130,14 @@ def _fingerprint(dataset: Dataset, parts: Split, folder: Path, workers: int | No
         return old
     # Statistics come from training cases; validation cases are checked, and counted by nothing.
     bare = replace(dataset, cases={})  # a task is sent to a process: without the list of all cases
-    tasks = [(bare, case, case.id in opened) for case in cases]
-    found = []
+    kept = Checked(folder / "checked.jsonl")
+    keys = [_digest([key, dataset.channel_names, dataset.labels, dataset.ignore]) for key in files]
+    due = [(key, case) for key, case in zip(keys, cases, strict=True) if key not in kept]
+    tasks = [(bare, case, case.id in opened) for _, case in due]
     for done, described in enumerate(_parallel(_fingerprint_case, tasks, workers), 1):
-        found.append(described)
+        kept.add(due[done - 1][0], described)
         say("check", done, len(tasks))
+    found = [kept[key] for key in keys]
     kinds = {c["picture"] for c in found}
     if len(kinds) > 1:
         raise UserError(f"{dataset.root}: holds both pictures and volumes; make a data set of each")
@@ -146,6 +150,7 @@ def _fingerprint(dataset: Dataset, parts: Split, folder: Path, workers: int | No
     summary["parts"] = {part: len(ids) for part, ids in to_mapping(parts).items() if part != "protocol"}
     summary["key"] = key
     write_json(path, summary)
+    kept.remove()
     return dict(summary)
 
 
