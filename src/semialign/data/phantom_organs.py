@@ -11,23 +11,9 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from semialign.data.importers.synapse import ORGANS
 from semialign.data.phantom_shapes import Blob, Limb, Part, tube
 
-ORGANS = (
-    "spleen",
-    "right kidney",
-    "left kidney",
-    "gallbladder",
-    "oesophagus",
-    "liver",
-    "stomach",
-    "aorta",
-    "inferior vena cava",
-    "portal and splenic vein",
-    "pancreas",
-    "right adrenal gland",
-    "left adrenal gland",
-)
 # A subset takes these first, so that large, middle and small organs come early.
 _FIRST = ("liver", "spleen", "gallbladder", "right kidney", "left kidney", "stomach", "aorta", "pancreas")
 _ORDER = (*_FIRST, *(organ for organ in ORGANS if organ not in _FIRST))
