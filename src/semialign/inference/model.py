@@ -11,6 +11,7 @@ from semialign.config import from_mapping
 from semialign.data.plan import Plan
 from semialign.methods.base import Method, build_method
 from semialign.networks.build import network_of_plan
+from semialign.networks.layout import lay_out
 from semialign.training.checkpoint import load_run, load_weights
 
 
@@ -52,6 +53,7 @@ def load_trained(run: Path, *, checkpoint: str = "best", accelerator: str = "aut
     load_weights(method, state["model"], path)
     device = _device(accelerator)
     method = method.to(device).eval()
+    lay_out(method, device)
     return TrainedModel(plan, tuple(state["channel_names"]), classes, device, method, has_bfloat16(device))
 
 

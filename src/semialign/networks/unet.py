@@ -4,15 +4,16 @@ from torch import Tensor, nn
 
 from semialign.common.types import Output
 from semialign.networks.convolution import CONVOLUTIONS
+from semialign.networks.layout import with_channels_last
+from semialign.networks.normalisation import InstanceNorm
 
 _TRANSPOSED: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-_NORMS: dict[int, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 
 
 def _block(dims: int, width_in: int, width: int, kernel: tuple[int, ...], stride: tuple[int, ...]) -> nn.Sequential:
     return nn.Sequential(
         CONVOLUTIONS[dims](width_in, width, kernel, stride, tuple(k // 2 for k in kernel), bias=False),
-        _NORMS[dims](width, affine=True),
+        InstanceNorm(width),
         nn.LeakyReLU(0.01, inplace=True),
     )
 
@@ -44,6 +45,7 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         dims = len(strides[0])
+        self.channels_last = False
         self.spatial_dims, self.num_classes, self.feature_width = dims, num_classes, widths[0]
         self.widths = tuple(widths)
         self.strides = tuple(tuple(int(s[a]) for a in range(dims)) for s in _cumulative(strides))
@@ -63,6 +65,7 @@ class UNet(nn.Module):
 
     def encode(self, image: Tensor) -> list[Tensor]:
         """Image (B, C_in, *S) to features of every level, finest first."""
+        image = with_channels_last(image) if self.channels_last else image
         pyramid = []
         for stage in self.encoder:
             image = stage(image)

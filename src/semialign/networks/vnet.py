@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from semialign.common.types import Output
 from semialign.networks.convolution import CONVOLUTIONS
+from semialign.networks.layout import with_channels_last
+from semialign.networks.normalisation import InstanceNorm
 
 ENCODER = (1, 2, 3, 3, 3)
 """Convolutions of the encoder's levels, finest first."""
@@ -16,7 +18,6 @@ DECODER = (1, 2, 3, 3)
 _TRANSPOSED: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _DROPOUTS: dict[int, type[nn.Module]] = {2: nn.Dropout2d, 3: nn.Dropout3d}
 _BATCH: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-_INSTANCE: dict[int, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 
 
 class VNet(nn.Module):
@@ -42,6 +43,7 @@ class VNet(nn.Module):
         super().__init__()
         if len(widths) != len(ENCODER):
             raise ValueError(f"a V-Net has {len(ENCODER)} levels, not {len(widths)}")
+        self.channels_last = False
         self.spatial_dims, self.num_classes, self.feature_width = dims, num_classes, widths[0]
         self.widths = tuple(widths)
         self.strides = tuple((2**level,) * dims for level in range(len(widths)))
@@ -59,6 +61,7 @@ class VNet(nn.Module):
 
     def encode(self, image: Tensor) -> list[Tensor]:
         """Image (B, C_in, *S) to features of every level, finest first."""
+        image = with_channels_last(image) if self.channels_last else image
         pyramid = []
         for level in self.encoder:
             image = level(image)
@@ -108,7 +111,7 @@ def _norm(dims: int, width: int, norm: str) -> nn.Module:
     if norm == "batch":
         return _BATCH[dims](width)
     if norm == "instance":
-        return _INSTANCE[dims](width, affine=True)
+        return InstanceNorm(width)
     if norm == "none":
         return nn.Identity()
     raise ValueError(f"no norm named {norm}")

@@ -17,6 +17,7 @@ from semialign.config import TrainingSettings
 from semialign.data.loader import TwoStream, batches
 from semialign.data.prepare import Prepared
 from semialign.methods.base import Method
+from semialign.networks.layout import lay_out
 from semialign.training.checkpoint import load_weights, save_checkpoint
 from semialign.training.class_figures import class_figure_rows
 from semialign.training.logs import CsvLog, Means
@@ -117,6 +118,7 @@ class Loop:
             asked = parameters is None or name.startswith(parameters)
             parameter.requires_grad_(asked and name in self.learning)
         self.method.to(self.fabric.device)  # before the optimisers: their saved state goes where the weights lie
+        lay_out(self.method, self.fabric.device)
         optimisers = self.method.optimisers(stage, self.settings)
         if self.state is not None:
             load_weights(self.method, self.state["model"], self.run / "last.pt")
