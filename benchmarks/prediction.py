@@ -49,9 +49,12 @@ class Timed:
 
     def __init__(self, plan: Plan, classes: int, cheap: bool) -> None:
         from semialign.networks.build import network_of_plan
+        from semialign.networks.layout import lay_out
 
         self.plan, self.class_names = plan, [str(i) for i in range(classes)]
         self.network = None if cheap else network_of_plan(plan, classes).eval()
+        if self.network is not None:
+            lay_out(self.network, self.device)
         self.seconds, self.windows = 0.0, 0
 
     def probabilities(self, windows: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ def method_step(network: str, plugged: bool) -> Callable[[], Any]:
     """Return a supervised training step (forward, losses, backward) of two labelled and two unlabelled patches."""
     from semialign.common.types import Batch, Progress
     from semialign.methods.base import build_method
+    from semialign.networks.layout import lay_out
     from semialign.networks.unet import UNet
     from semialign.networks.vnet import VNet
 
@@ -42,6 +43,7 @@ def method_step(network: str, plugged: bool) -> Callable[[], Any]:
 
     torch.manual_seed(0)
     method = build_method("cps", make, {"start": 0.0}, {"scdl": {}} if plugged else {})
+    lay_out(method, torch.device("cpu"))
     size = (cube,) * 3
     image, label = torch.randn(4, 1, *size), torch.randint(0, CLASSES, (2, *size))
     batch = Batch(image[:2], label, image[2:], torch.arange(2), torch.arange(2))
