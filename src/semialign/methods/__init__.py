@@ -10,4 +10,5 @@ METHODS: dict[str, tuple[str, str, str]] = {
         "GradientAwareCrossPseudoSupervision",
         "cps with losses that rare classes count in (ECCV 2024)",
     ),
+    "bcp": ("bcp", "CopyPaste", "labelled and unlabelled patches pasted into one another, in two stages (CVPR 2023)"),
 }

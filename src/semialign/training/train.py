@@ -68,7 +68,6 @@ def train(
         if precision is None and asked.precision != training.precision:
             raise UserError(f"{run}: was started with precision={training.precision}; add --output {run}")
         _require_same_split(run, ready.split)
-    _notes(ready, name)
 
     from semialign.common.seeding import seed_step
     from semialign.methods.base import build_method
@@ -78,6 +77,7 @@ def train(
 
     seed_step(training.seed, "start")
     built = build_method(name, lambda: network_of_plan(ready.plan, ready.dataset.num_classes), own, plugins)
+    _notes(ready, name, built)
     if init is not None and state is None:
         path = Path(init) / "best.pt" if (Path(init) / "best.pt").exists() else Path(init) / "last.pt"
         load_weights(built, load_run(path)["model"], path)
@@ -301,15 +301,12 @@ def _open_run(run: Path, described: dict[str, Any], resume: bool) -> dict[str, A
     return None
 
 
-def _notes(ready: Prepared, name: str) -> None:
+def _notes(ready: Prepared, name: str, built: Any) -> None:
     import warnings
-
-    from semialign.methods.base import method_class
 
     for warning in ready.fingerprint["warnings"][:20]:
         warnings.warn(warning, stacklevel=3)
-    kind = method_class(name)
-    if not ready.split.unlabelled and any(kind.stage_settings(None, s).uses_unlabelled for s in kind.stages):  # type: ignore[arg-type]
+    if not ready.split.unlabelled and any(built.stage_settings(s).uses_unlabelled for s in built.stages):
         warnings.warn(f"no unlabelled case: {name} trains on labels alone", stacklevel=3)
 
 
