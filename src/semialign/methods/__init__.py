@@ -17,4 +17,5 @@ METHODS: dict[str, tuple[str, str, str]] = {
         "GradientAwareMagicNet",
         "magicnet with the losses of ga-cps (ECCV 2024)",
     ),
+    "dhc": ("dhc", "DualDebiased", "cps with weights for rare classes and for hard ones (MICCAI 2023)"),
 }

@@ -13,7 +13,7 @@ from semialign.common.errors import UserError, closest, require_known
 from semialign.common.files import make_folder, read_json, read_yaml, write_json, write_yaml
 from semialign.config import TrainingSettings, from_mapping, merge, to_mapping
 from semialign.data.plan import with_defaults
-from semialign.data.prepare import Prepared, prepare
+from semialign.data.prepare import Prepared, label_voxels, prepare
 from semialign.data.splits import Split, write_split
 
 Say = Callable[[str, int, int], None]
@@ -81,6 +81,8 @@ def train(
     if init is not None and state is None:
         path = Path(init) / "best.pt" if (Path(init) / "best.pt").exists() else Path(init) / "last.pt"
         load_weights(built, load_run(path)["model"], path)
+    if state is None:
+        built.begin(lambda: torch.from_numpy(label_voxels(ready)))
     fabric.barrier()  # every process has seen that no run was there
     # Only now, when all that was asked for is known to fit: a run folder stands for a run that began.
     if fabric.is_global_zero:
