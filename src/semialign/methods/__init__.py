@@ -18,4 +18,5 @@ METHODS: dict[str, tuple[str, str, str]] = {
         "magicnet with the losses of ga-cps (ECCV 2024)",
     ),
     "dhc": ("dhc", "DualDebiased", "cps with weights for rare classes and for hard ones (MICCAI 2023)"),
+    "generic-ssl": ("generic_ssl", "GenericSSL", "a diffusion decoder and a debiased one teach a third (NeurIPS 2023)"),
 }
