@@ -177,8 +177,11 @@ def test_a_full_disk_ends_both_with_one_line(script: Script) -> None:
             os.kill(process, 0)
 
 
+METHODS = [("supervised", 3), ("ua-mt", 2), ("cps", 3), ("bcp", 2), ("magicnet", 3), ("dhc", 2), ("generic-ssl", 3)]
+
+
 @pytest.mark.full
-@pytest.mark.parametrize(("method", "dims"), [("supervised", 3), ("ua-mt", 2), ("cps", 3)])
+@pytest.mark.parametrize(("method", "dims"), METHODS)
 def test_every_method_trains_on_two(train_two: Train, method: str, dims: int) -> None:
     _, notes = train_two(method, dims=dims)
     assert notes[0]["weights"] == notes[1]["weights"]

@@ -76,6 +76,32 @@ def test_gradient_aware_losses(path: Path, figure: str) -> None:
         assert _close(logits.grad, golden[f"{figure}_grad"])
 
 
+# --- DHC's weights ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("path", "figure"), _params("dhc_weights*.npz", "distdw_initial|distdw|diffdw"))
+def test_class_weights(path: Path, figure: str) -> None:
+    from semialign.losses.class_weights import DifficultyWeights, DistributionWeights, class_counts
+
+    golden = _load(path)
+    classes = len(golden["label_voxel_counts"])
+    rare, hard = DistributionWeights(classes), DifficultyWeights(classes)
+    rare.seen(golden["label_voxel_counts"])
+    if figure == "distdw_initial":
+        assert _close(rare.weights, golden[figure])
+        return
+    ours = []
+    for step in range(len(golden[figure])):
+        if figure == "distdw":
+            weights = rare.next(class_counts(golden["logits_unlabelled"][step].argmax(1), classes))
+            rare.keep(weights)
+        else:
+            weights, state = hard.next(golden["logits_labelled"][step].argmax(1), golden["labels"][step])
+            hard.keep(state)
+        ours.append(weights)
+    assert _close(torch.stack(ours), golden[figure])
+
+
 # --- SCDL -------------------------------------------------------------------------------------------------------------
 
 

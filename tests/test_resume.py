@@ -301,7 +301,7 @@ def test_killed_again_and_again(line: Line, whole: Path) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("method", ["supervised", "ua-mt", "cps"])
+@pytest.mark.parametrize("method", ["supervised", "ua-mt", "cps", "bcp", "magicnet", "dhc", "generic-ssl"])
 def test_every_method_resumes(line: Line, method: str) -> None:
     more = ("checkpoint_steps=5", *(("passes=2",) if method == "ua-mt" else ()))
     whole = line.whole(f"whole-{method}", *more, method=method)

@@ -54,7 +54,7 @@ class TrainingSettings:
     precision: str = "auto"
     """``auto`` (bfloat16 where the device has it), ``bf16`` or ``float32``."""
     validations: int = 5
-    """How often validation cases are predicted over the whole of training; 0 never."""
+    """How often validation cases are predicted over the whole of training, all stages together; 0 never."""
     checkpoint_steps: int = 200
     """Steps between checkpoints that ``--resume`` goes on from."""
     log_steps: int = 10

@@ -1,9 +1,13 @@
 """Connected components of label maps: how much of a region is one piece, and keeping the largest piece."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
@@ -30,6 +34,17 @@ def keep_largest(label: np.ndarray, groups: Sequence[Sequence[int]]) -> np.ndarr
         mask = np.isin(label, group) if len(group) > 1 else label == group[0]
         label[mask & ~largest_component(mask)] = 0
     return label
+
+
+def largest_components(labels: "Tensor", num_classes: int) -> "Tensor":
+    """Return ``labels`` (B, *S) where of every foreground class, sample by sample, the largest component is left."""
+    import torch
+
+    kept = labels.cpu().numpy().copy()
+    groups = [(value,) for value in range(1, num_classes)]
+    return torch.from_numpy(np.stack([keep_largest(one, groups) for one in kept]) if len(kept) else kept).to(
+        labels.device
+    )
 
 
 def _box(mask: np.ndarray) -> tuple[slice, ...] | None:

@@ -14,6 +14,16 @@ def frozen_copy(module: M) -> M:
     return copy.deepcopy(module).requires_grad_(False)
 
 
+def ema_decay(asked: float | None, step: int, max_steps: int) -> float:
+    """Return the decay after ``step`` (from 0): ``min(1 - 1/(step + 2), asked)``.
+
+    Where none is asked for, ``1 - 25/max_steps``, from 0.9 to 0.999: the published 0.99 remembers some hundredth of the
+    published runs; a short run needs a shorter memory, or its teacher is an average of beginners.
+    """
+    decay = min(max(1 - 25 / max_steps, 0.9), 0.999) if asked is None else asked
+    return min(1 - 1 / (step + 2), decay)
+
+
 @torch.no_grad()
 def update_ema(teacher: nn.Module, student: nn.Module, decay: float) -> None:
     """Set ``teacher <- decay teacher + (1 - decay) student`` in place, parameters and floating buffers.

@@ -12,6 +12,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from semialign.common.errors import UserError, require_known
 from semialign.common.files import make_folder, read_json, write_json
 from semialign.config import to_mapping
@@ -93,6 +95,16 @@ def prepare(
     make_folder(folder / "store")
     _fill_store(done, workers, say)
     return done
+
+
+def label_voxels(prepared: Prepared) -> np.ndarray:
+    """Return the voxels (C,) of every class in the stored labels of the labelled cases, on the network's grid."""
+    store, classes = prepared.store, prepared.dataset.num_classes
+    total = np.zeros(classes, np.int64)
+    for case in prepared.split.labelled:
+        label = np.asarray(store.label(case)[:]).astype(np.int64)
+        total += np.bincount(label[label >= 0], minlength=classes)
+    return total
 
 
 def _made_plan(dataset: Dataset, fingerprint: dict[str, Any], accelerator: str) -> Plan:

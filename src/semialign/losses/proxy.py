@@ -1,7 +1,6 @@
 """SCDL's losses between embeddings and class proxies, as functions of tensors alone (arXiv 2603.05202)."""
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
@@ -9,6 +8,8 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 TINY = 1e-12
 """Norm below which a vector has no direction."""
+
+from semialign.common.ranks import sum_of_ranks
 
 
 def mean_directions(mean: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
@@ -110,8 +111,7 @@ def class_anchors(embeddings: Tensor, classes: Tensor, num_classes: int) -> tupl
     each = F.normalize(embeddings.detach().float(), dim=1)
     total = torch.zeros(num_classes, each.shape[1] + 1, device=each.device)
     total.index_add_(0, classes, torch.cat([each, torch.ones_like(each[:, :1])], 1))
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(total)
+    sum_of_ranks(total)
     return F.normalize(total[:, :-1], dim=1), total[:, -1] > 0
 
 

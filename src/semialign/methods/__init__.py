@@ -10,4 +10,13 @@ METHODS: dict[str, tuple[str, str, str]] = {
         "GradientAwareCrossPseudoSupervision",
         "cps with losses that rare classes count in (ECCV 2024)",
     ),
+    "bcp": ("bcp", "CopyPaste", "labelled and unlabelled patches pasted into one another, in two stages (CVPR 2023)"),
+    "magicnet": ("magicnet", "MagicNet", "cubes exchanged between scans, and where a cube lies (CVPR 2023)"),
+    "ga-magicnet": (
+        "ga_magicnet",
+        "GradientAwareMagicNet",
+        "magicnet with the losses of ga-cps (ECCV 2024)",
+    ),
+    "dhc": ("dhc", "DualDebiased", "cps with weights for rare classes and for hard ones (MICCAI 2023)"),
+    "generic-ssl": ("generic_ssl", "GenericSSL", "a diffusion decoder and a debiased one teach a third (NeurIPS 2023)"),
 }

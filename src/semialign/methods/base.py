@@ -56,7 +56,10 @@ class Method(nn.Module, ABC):
 
     def student(self, start: str = "kaiming") -> Any:
         """Return a new network, started, then wrapped by the plug-ins (whose zero start must come last)."""
-        network: Any = initialise(self.make_network(), start)
+        return self.wrapped(initialise(self.make_network(), start))
+
+    def wrapped(self, network: Any) -> Any:
+        """Return ``network``, started, with the plug-ins' parts in it."""
         for plugin in self.plugins:
             network = cast(Plugin, plugin).wrap(network)
         return network
@@ -64,6 +67,9 @@ class Method(nn.Module, ABC):
     def stage_settings(self, stage: str) -> StageSettings:
         """Return what ``stage`` asks of the loop."""
         return StageSettings()
+
+    def begin(self, label_voxels: Callable[[], Tensor]) -> None:
+        """Take what a new run's labels show: ``label_voxels()`` counts (C,) over the labelled cases' voxels."""
 
     def optimisers(self, stage: str, settings: TrainingSettings) -> list[torch.optim.Optimizer]:
         """Return the optimisers of ``stage``: one over everything that learns. The loop sets their learning rates."""

@@ -1,11 +1,13 @@
 """Cross pseudo supervision (CPS, Chen et al., CVPR 2021) for segmentation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from semialign.common.types import Batch, Progress, StepOutput, View
+from semialign.common.types import Batch, Output, Progress, StepOutput, View
 from semialign.data.transforms import strong
 from semialign.losses.segmentation import cross_entropy, dice_ce
 from semialign.methods.base import Method
@@ -31,13 +33,14 @@ class CrossPseudoSettings:
 class CrossPseudoSupervision(Method):
     """Two networks, started differently; each learns labels and the other's hard predictions."""
 
+    starts: ClassVar[tuple[str, str]] = ("kaiming", "xavier")
     Settings = CrossPseudoSettings
     settings: CrossPseudoSettings
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-        self.first = self.student("kaiming")
-        self.second = self.student("xavier")
+        self.first = self.student(self.starts[0])
+        self.second = self.student(self.starts[1])
 
     def losses(self, batch: Batch, progress: Progress) -> StepOutput:
         """Return both supervised losses and the cross supervision of both networks."""
@@ -49,9 +52,10 @@ class CrossPseudoSupervision(Method):
         unlabelled = torch.full((len(weak), *image.shape[2:]), -1, device=image.device)
         label = torch.cat([batch.label_l, unlabelled])
         names = ("first", "second")
+        self.weigh(outputs, batch)
         losses = {
-            f"supervised {name}": self.supervised_loss(output.logits[:labelled], batch.label_l)
-            for name, output in zip(names, outputs, strict=True)
+            f"supervised {name}": self.supervised_loss(output.logits[:labelled], batch.label_l, which)
+            for which, (name, output) in enumerate(zip(names, outputs, strict=True))
         }
         views = [
             View(n, net, image, o, label) for n, net, o in zip(names, (self.first, self.second), outputs, strict=True)
@@ -62,17 +66,20 @@ class CrossPseudoSupervision(Method):
             log["ramp"] = ramp
             one, other = (output.logits[start:] for output in outputs)
             labels = batch.label_l[start:]
-            cross = self.cross_loss(one, self.pseudo_labels(other, labels))
-            cross = cross + self.cross_loss(other, self.pseudo_labels(one, labels))
+            cross = self.cross_loss(one, self.pseudo_labels(other, labels), 0)
+            cross = cross + self.cross_loss(other, self.pseudo_labels(one, labels), 1)
             losses["cross"] = self.settings.weight * log["ramp"] * cross
         return StepOutput(losses, views, log)
 
-    def supervised_loss(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Return the loss of one network's ``logits`` (L, C, *S) at ``label`` (L, *S)."""
+    def weigh(self, outputs: Sequence[Output], batch: Batch) -> None:
+        """Weigh classes by both networks' ``outputs`` before the losses; here all weigh the same."""
+
+    def supervised_loss(self, logits: Tensor, label: Tensor, which: int) -> Tensor:
+        """Return the loss of the logits (L, C, *S) of network ``which``, 0 or 1, at ``label`` (L, *S)."""
         return dice_ce(logits, label)
 
-    def cross_loss(self, logits: Tensor, pseudo: Tensor) -> Tensor:
-        """Return the loss of one network's ``logits`` (B, C, *S) at the other's ``pseudo`` labels (B, *S)."""
+    def cross_loss(self, logits: Tensor, pseudo: Tensor, which: int) -> Tensor:
+        """Return the loss of the logits (B, C, *S) of network ``which`` at the other's ``pseudo`` labels (B, *S)."""
         return cross_entropy(logits, pseudo)
 
     def pseudo_labels(self, logits: Tensor, label: Tensor) -> Tensor:
@@ -83,3 +90,13 @@ class CrossPseudoSupervision(Method):
         """Return the softmax of the mean of both networks' logits."""
         mean: Tensor = (self.first(image).logits.float() + self.second(image).logits.float()) / 2
         return mean.softmax(1)
+
+
+def annotated_prediction(logits: Tensor, label: Tensor) -> Tensor:
+    """Return the hard prediction (B, *S) of ``logits``; the first patches are those of ``label`` (L, *S).
+
+    It is -1 where one of these is not annotated, which may lie outside the image.
+    """
+    pseudo = logits.argmax(1)
+    pseudo[: len(label)].masked_fill_(label < 0, -1)
+    return pseudo

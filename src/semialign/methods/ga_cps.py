@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from semialign.losses.gradient_aware import ga_ce, ga_loss, require_ga
-from semialign.methods.cps import CrossPseudoSettings, CrossPseudoSupervision
+from semialign.methods.cps import CrossPseudoSettings, CrossPseudoSupervision, annotated_prediction
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,14 @@ class GradientAwareCrossPseudoSupervision(CrossPseudoSupervision):
         own = self.settings
         require_ga(gamma=own.gamma, keep_labelled=own.keep_labelled, keep_pseudo=own.keep_pseudo)
 
-    def supervised_loss(self, logits: Tensor, label: Tensor) -> Tensor:
+    def supervised_loss(self, logits: Tensor, label: Tensor, which: int) -> Tensor:
         """Return ``GACE(keep_labelled) + GADice``."""
         return ga_loss(logits, label, keep=self.settings.keep_labelled, gamma=self.settings.gamma)
 
-    def cross_loss(self, logits: Tensor, pseudo: Tensor) -> Tensor:
+    def cross_loss(self, logits: Tensor, pseudo: Tensor, which: int) -> Tensor:
         """Return ``GACE(keep_pseudo)``."""
         return ga_ce(logits, pseudo, keep=self.settings.keep_pseudo, gamma=self.settings.gamma)
 
     def pseudo_labels(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Return the hard prediction, -1 where a labelled patch is not annotated: that may lie outside the image."""
-        pseudo = logits.argmax(1)
-        pseudo[: len(label)].masked_fill_(label < 0, -1)
-        return pseudo
+        """Return the hard prediction, -1 where a labelled patch is not annotated."""
+        return annotated_prediction(logits, label)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from semialign.common.ema import frozen_copy, update_ema
+from semialign.common.ema import ema_decay, frozen_copy, update_ema
 from semialign.common.errors import require_known
 from semialign.common.schedules import sigmoid_rampup
 from semialign.common.types import Batch, Output, Progress, StepOutput, View
@@ -91,11 +91,7 @@ class MeanTeacher(Method):
 
     def after_step(self, progress: Progress) -> None:
         """Move the teacher towards the student."""
-        # The published 0.99 remembers some hundredth of the published runs; a short run needs a shorter memory, or its
-        # teacher is an average of beginners.
-        decay = self.settings.ema_decay
-        decay = min(max(1 - 25 / progress.max_steps, 0.9), 0.999) if decay is None else decay
-        update_ema(self.teacher, self.network, min(1 - 1 / (progress.step + 2), decay))
+        update_ema(self.teacher, self.network, ema_decay(self.settings.ema_decay, progress.step, progress.max_steps))
 
     def predict(self, image: Tensor) -> Tensor:
         """Return the softmax of the teacher's (or student's) logits."""

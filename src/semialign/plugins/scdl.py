@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semialign.common.errors import require_known
+from semialign.common.ranks import sum_of_ranks
 from semialign.losses.proxy import (
     class_anchors,
     embedding_to_proxy,
@@ -194,8 +194,7 @@ class SCDL(nn.Module):
         if not self.training:
             return
         counts = torch.bincount(assigned.argmax(-1).flatten(), minlength=self.num_classes).float()
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(counts)
+        sum_of_ranks(counts)
         self.share.lerp_(counts / counts.sum(), 0.05)
 
     def _freeze_unused(self) -> None:

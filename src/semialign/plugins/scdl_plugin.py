@@ -1,7 +1,5 @@
 """SCDL as a plug-in: it decorates any network that keeps the contract, and adds its losses to any host's step."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +9,7 @@ from semialign.common.errors import UserError
 from semialign.common.schedules import sigmoid_rampup
 from semialign.common.types import Output, Progress, View
 from semialign.networks.contract import Network
+from semialign.networks.modes import in_eval
 from semialign.plugins.base import Plugin
 from semialign.plugins.scdl import SCDL, SCDLSettings, Tokens
 
@@ -102,7 +101,7 @@ class SCDLNetwork(nn.Module):
         ``image`` (B, C_in, *S), ``label`` (B, *S). It costs an encoding for every class in every labelled image.
         """
         means, classes = [], []
-        with _in_eval(self.network):
+        with in_eval(self.network):
             for one, its in zip(image, label, strict=True):
                 present = its[its >= 0].unique()
                 for c in present:
@@ -149,15 +148,3 @@ def _proxies_of(network: Any) -> SCDLNetwork:
     while not isinstance(network, SCDLNetwork):
         network = network.network
     return network
-
-
-@contextmanager
-def _in_eval(module: nn.Module) -> Iterator[None]:
-    """Run ``module`` as in prediction: no dropout, and running statistics as they are."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode

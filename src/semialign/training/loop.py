@@ -1,5 +1,6 @@
 """The training loop: stages, schedule, clipping, checkpoints, validation and logs, on Lightning Fabric."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -87,6 +88,7 @@ class Loop:
             steps = limit.steps
         if place.step >= steps:
             return
+        before = sum(self.method.stage_settings(s).share for s in self.method.stages[: self.method.stages.index(stage)])
         earlier, started = place.seconds - place.stage_seconds, time.monotonic() - place.stage_seconds
         data = self._data(stage, asked.uses_unlabelled)
         module.train()
@@ -101,10 +103,11 @@ class Loop:
             if place.step % settings.log_steps == 0 or done:
                 self._write_log(optimisers)
                 self.say(f"{stage}", place.step, steps)
-            if self.first and self._due(place.step, steps, _FIGURES):
+            if self.first and self._due(place.step, steps, _FIGURES, 0.0, 1.0):
                 for row in class_figure_rows(self.method, self.prepared.dataset.class_names, place.steps_done):
                     self.proxies.add(row)
-            if self._due(place.step, steps, settings.validations) and self.prepared.split.validation:
+            due = self._due(place.step, steps, settings.validations, before, asked.share)
+            if due and self.prepared.split.validation:
                 paused = time.monotonic()
                 self._validate()
                 started += time.monotonic() - paused  # validating is not training
@@ -175,8 +178,10 @@ class Loop:
             limit.plan(step, int(self.fabric.broadcast(limit.estimate(step, self.place.stage_seconds))))
         return limit.steps
 
-    def _due(self, step: int, steps: int, times: int) -> bool:
-        return times > 0 and (step >= steps or step * times // steps > (step - 1) * times // steps)
+    def _due(self, step: int, steps: int, times: int, before: float, share: float) -> bool:
+        """Whether it is time again after ``step``, ``times`` over a training of which a share lies ``before`` this."""
+        now, last = (math.floor(times * (before + share * s / steps) + 1e-6) for s in (step, step - 1))
+        return times > 0 and (now > last or (step >= steps and before + share > 1 - 1e-6))
 
     def _validate(self) -> None:
         cases, plan, dataset = self.prepared.split.validation, self.prepared.plan, self.prepared.dataset

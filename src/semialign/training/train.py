@@ -13,7 +13,7 @@ from semialign.common.errors import UserError, closest, require_known
 from semialign.common.files import make_folder, read_json, read_yaml, write_json, write_yaml
 from semialign.config import TrainingSettings, from_mapping, merge, to_mapping
 from semialign.data.plan import with_defaults
-from semialign.data.prepare import Prepared, prepare
+from semialign.data.prepare import Prepared, label_voxels, prepare
 from semialign.data.splits import Split, write_split
 
 Say = Callable[[str, int, int], None]
@@ -68,7 +68,6 @@ def train(
         if precision is None and asked.precision != training.precision:
             raise UserError(f"{run}: was started with precision={training.precision}; add --output {run}")
         _require_same_split(run, ready.split)
-    _notes(ready, name)
 
     from semialign.common.seeding import seed_step
     from semialign.methods.base import build_method
@@ -78,9 +77,12 @@ def train(
 
     seed_step(training.seed, "start")
     built = build_method(name, lambda: network_of_plan(ready.plan, ready.dataset.num_classes), own, plugins)
+    _notes(ready, name, built)
     if init is not None and state is None:
         path = Path(init) / "best.pt" if (Path(init) / "best.pt").exists() else Path(init) / "last.pt"
         load_weights(built, load_run(path)["model"], path)
+    if state is None:
+        built.begin(lambda: torch.from_numpy(label_voxels(ready)))
     fabric.barrier()  # every process has seen that no run was there
     # Only now, when all that was asked for is known to fit: a run folder stands for a run that began.
     if fabric.is_global_zero:
@@ -301,15 +303,12 @@ def _open_run(run: Path, described: dict[str, Any], resume: bool) -> dict[str, A
     return None
 
 
-def _notes(ready: Prepared, name: str) -> None:
+def _notes(ready: Prepared, name: str, built: Any) -> None:
     import warnings
-
-    from semialign.methods.base import method_class
 
     for warning in ready.fingerprint["warnings"][:20]:
         warnings.warn(warning, stacklevel=3)
-    kind = method_class(name)
-    if not ready.split.unlabelled and any(kind.stage_settings(None, s).uses_unlabelled for s in kind.stages):  # type: ignore[arg-type]
+    if not ready.split.unlabelled and any(built.stage_settings(s).uses_unlabelled for s in built.stages):
         warnings.warn(f"no unlabelled case: {name} trains on labels alone", stacklevel=3)
 
 
