@@ -53,7 +53,7 @@ def strip_chart(groups: dict[str, list[tuple[str, float]]], *, title: str, each:
 
     ``each``: what a dot is, in a word.
     """
-    width, row, left = 480, 54, 84
+    width, row, left = 480, 54, 112
     height = row * len(groups) + 30
     lowest = min(dice for cases in groups.values() for _, dice in cases)
     low = min(max(math.floor(lowest * 10 - 0.2) / 10, 0.0), 0.8)

@@ -20,7 +20,7 @@ _OPEN = 8  # more diagrams are folded
 
 def calibration_section(found: Calibration, names: Sequence[str], *, swatch: Callable[[int], str], cases: str) -> str:
     """Return diagrams and table as HTML; ``names`` by class value, background first; ``cases``: which were counted."""
-    values = [v for v in range(1, len(names)) if found.voxels[v, 1:].sum()]
+    values = [v for v in range(1, min(len(names), len(found.voxels))) if found.voxels[v, 1:].sum()]
     if not values:
         return ""
     diagrams = [_diagram(found, value, names[value]) for value in values]
@@ -37,7 +37,7 @@ def calibration_section(found: Calibration, names: Sequence[str], *, swatch: Cal
 
 def _table(found: Calibration, names: Sequence[str], swatch: Callable[[int], str]) -> str:
     rows = []
-    for value in range(1, len(names)):
+    for value in range(1, min(len(names), len(found.voxels))):
         mean = found.mean(value)
         said, true = mean if mean is not None else (None, None)
         cells = [found.error(value), found.error(value, everywhere=True), said, true]

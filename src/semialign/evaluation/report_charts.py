@@ -34,7 +34,7 @@ class Series:
     @property
     def dash(self) -> str:
         """The line's dashes, so that neighbours in colour differ in more than colour."""
-        return _DASHES[(self.slot - 1) // 8 % 3] if self.slot else ""
+        return _DASHES[(self.slot - 1) // 3 % 3] if self.slot else ""
 
 
 def line_chart(

@@ -59,9 +59,9 @@ def stack(case: PictureCase, classes: int, *, most: int) -> tuple[Iterator[View]
     """
     if case.label.ndim == 2:
         return iter([_whole_picture(case)]), 0
-    structures = np.asarray(_structures(case.label, classes) | (case.prediction > 0))
+    structures = _structures(case.label, classes) | (case.prediction > 0)
     limits = _limits(case.image[0], structures)
-    window = _window(structures.any(2).T[::-1, ::-1])
+    window = _window(np.asarray(structures.any(2)).T[::-1, ::-1])
     count, largest = case.label.shape[2], _largest(case, 2, classes)
     step = -(-count // most)
     places = range(largest % step, count, step)
