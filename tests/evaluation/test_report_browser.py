@@ -177,7 +177,8 @@ def test_layers_are_switched(seen: dict[str, Any]) -> None:
 def test_it_fits_a_phone_and_prints(browser: str, page: Path, seen: dict[str, Any]) -> None:
     wrap = page.with_name("phone.html")
     measure = "const d = f.contentDocument.documentElement; document.title = [d.scrollWidth, d.clientWidth];"
-    frame = f'<iframe id="f" src="{page.name}" style="width:360px;height:800px"></iframe><script>onload = () => {{ {measure} }}</script>'
+    frame = f'<iframe id="f" src="{page.name}" style="width:360px;height:800px"></iframe>'
+    frame += f"<script>onload = () => {{ {measure} }}</script>"
     wrap.write_text(frame, encoding="utf-8")
     done = opened(browser, wrap, "--allow-file-access-from-files", "--dump-dom")
     (told,) = re.findall(r"<title>(\d+),(\d+)</title>", done.stdout)

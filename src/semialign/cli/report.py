@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 
@@ -11,7 +10,7 @@ import tyro
 class Arguments:
     """Arguments of ``semialign report``."""
 
-    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN_OR_BENCH")]
+    run_or_bench: tyro.conf.Positional[Path]
     """A run's folder, a benchmark's output, or a folder that evaluate wrote."""
     data: Path | None = None
     """The data set's folder, where it has moved since."""
@@ -30,7 +29,7 @@ def run(arguments: Arguments) -> None:
 
     with progress_bars() as progress:
         page = report(
-            arguments.folder,
+            arguments.run_or_bench,
             data=arguments.data,
             part=arguments.part,
             checkpoint=arguments.checkpoint,

@@ -19,9 +19,10 @@ def report(
 ) -> Path:
     """Write the ``report.html`` of a run, of a benchmark's output or of an evaluation, and return its path.
 
-    A run's cases are predicted and scored first (:func:`run_report.report_run`; ``part``, ``checkpoint`` and
-    ``accelerator`` concern it alone). ``data``: the data set's folder, where it has moved. Raises :class:`UserError`
-    for a folder that is none of them.
+    Of a run, the cases of ``part`` (``validation``, ``test`` or ``labelled``; by default validation cases, or labelled
+    ones where there are none) are predicted with ``checkpoint`` (``best`` or ``last``) on ``accelerator`` and scored
+    first, unless they are already. A benchmark and an evaluation hold their figures, and get the page alone. ``data``:
+    the data set's folder, where it has moved. Raises :class:`UserError` for a folder that is none of them.
     """
     folder = Path(folder)
     if folder.name in ("bench.json", "summary.json") and folder.is_file():
