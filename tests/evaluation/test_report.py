@@ -1,5 +1,7 @@
 """The report page: one file, well-formed, escaped, self-contained, and without the parts it has no data for."""
 
+import base64
+import hashlib
 import math
 import re
 from html.parser import HTMLParser
@@ -11,6 +13,7 @@ import pytest
 import yaml
 
 from semialign.common.errors import UserError
+from semialign.evaluation.calibration import EDGES, Calibration
 from semialign.evaluation.report import PictureCase, Report, write_report
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -107,6 +110,13 @@ def report(tmp_path: Path) -> Report:
         class_rows=classes,
         case_rows=cases,
         cases=[volume_case()],
+        spread={
+            "dice": {"liver": [("scan_0", 0.5), ("scan_1", 0.7), ("scan_2", 0.9)], "spleen": []},
+            "hd95": {"liver": [("scan_0", 2.0), ("scan_1", math.inf)]},
+        },
+        calibration=Calibration(*(np.full((3, len(EDGES) - 1), n) for n in (100, 50.0, 25))),
+        costs=[("Peak memory", "1.5 GiB")],
+        members={"labelled": ["scan_9", "scan_8"]},
         settings={"method": {"name": "cps", "widths": (8, 16)}, "data": Path("some") / "where", "seed": np.int64(3)},
         class_names=["background", "liver", "spleen"],
         notes=["A missed class scores 0."],
@@ -123,19 +133,32 @@ def changed(report: Report, **changes: Any) -> Report:
     return Report(**(vars(report) | changes))
 
 
-def test_page_is_one_file_without_network_or_scripts(tmp_path: Path, report: Report) -> None:
+def test_page_is_one_file_without_network(tmp_path: Path, report: Report) -> None:
     text, page = written(tmp_path, report)
     assert "http://" not in text
     assert "https://" not in text
     assert "url(" not in text
     assert "@import" not in text
-    assert not page.all("script")
+    assert not [name for attrs in page.all("script") for name in attrs if name != "type"]
     assert not page.all("link")
     assert not page.all("iframe")
-    pictures = [attrs["href"] for attrs in page.all("image")] + [attrs["src"] for attrs in page.all("img")]
-    assert len(pictures) == 3 * 4  # three slices, an image and three overlays each
-    assert all(href.startswith("data:image/png;base64,") for href in pictures)
+    pictures = [attrs["href"] for attrs in page.all("image") if "href" in attrs]
+    assert not page.all("img")
+    assert len(pictures) == 3 * 4 + 3  # three slices, an image and three overlays each; the slider's image and outlines
+    assert all(re.match("data:image/(png|jpeg);base64,", href) for href in pictures)
     assert not [name for _, attrs in page.elements for name in attrs if name.startswith("on")]
+
+
+def test_one_script_runs_and_the_policy_names_it(tmp_path: Path, report: Report) -> None:
+    text, page = written(tmp_path, report)
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    (policy,) = [attrs["content"] for attrs in page.all("meta") if "http-equiv" in attrs]
+    assert len(scripts) == 1
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert policy.endswith(f"script-src 'sha256-{digest}'")
+    others = [attrs for attrs in page.all("script") if attrs]
+    assert others == [{"type": "application/json"}]  # slices of the one case: data, which no browser runs
 
 
 def test_links_within_the_page_lead_somewhere(tmp_path: Path, report: Report) -> None:
@@ -155,6 +178,8 @@ def test_all_parts_are_there_in_words(tmp_path: Path, report: Report) -> None:
         "Scores per class",
         "Scores per case",
         "Pictures",
+        "Uncertainty and calibration",
+        "Time and memory",
         "Settings and versions",
     ):
         assert heading in page.text("h2")
@@ -164,7 +189,13 @@ def test_all_parts_are_there_in_words(tmp_path: Path, report: Report) -> None:
     assert "mean from 0.4 to 0.61" in spoken
     assert "case scan_1, axial slice" in spoken
     assert "Share of voxels per class: liver 2 %; spleen 0.04 %" in spoken
+    assert "Dice over cases. liver: median 0.700, quartiles 0.600 to 0.800, from 0.500 to 0.900, 3 cases" in spoken
+    assert "liver: median 2.00, quartiles 2.00 to 2.00, from 2.00 to 2.00, 1 cases, 1 infinite" in spoken
+    assert "Reliability of spleen: expected calibration error 0.250; at probability 0.50 0.25 true" in spoken
     assert "best 0.610, step 10" in page.text()
+    assert "scan_9, scan_8" in page.text("td")
+    assert "1.5 GiB" in page.text("td")
+    assert "too sure" in page.text("td")
     assert all(attrs.get("role") == "img" or attrs.get("aria-hidden") == "true" for attrs in page.all("svg"))
 
 
@@ -198,7 +229,7 @@ def test_hostile_names_are_shown_not_obeyed(tmp_path: Path, report: Report) -> N
             [HOSTILE],
         ),
     )
-    assert not page.all("script")
+    assert page.all("script") == [{"type": "application/json"}, {}]
     assert not page.all("b")
     shown = [HOSTILE in page.text(tag) for tag in ("title", "h1", "dt", "dd", "th", "td", "li", "figcaption")]
     assert all(shown), shown
@@ -246,11 +277,12 @@ def test_noise_stays_small(tmp_path: Path, report: Report) -> None:
         volume_case(
             image=random.normal(size=(1, *shape)).astype(np.float32),
             label=random.integers(0, 17, shape),
+            entropy=random.integers(0, 256, shape, dtype=np.uint8),
             prediction=random.integers(0, 17, shape),
         )
     ] * 3
     text, _ = written(tmp_path, changed(report, cases=noisy, class_names=names))
-    assert len(text) < 6e6
+    assert len(text) < 10e6
 
 
 def test_a_picture_in_pixels_says_so(tmp_path: Path, report: Report) -> None:

@@ -34,11 +34,15 @@ def case_of(
     )
 
 
+def without_viewer(html: str) -> str:
+    return re.sub(r'<div class="viewer".*?</script></div>', "", html, flags=re.DOTALL)
+
+
 def tiles(html: str) -> list[list[Image.Image]]:
     """The pictures in the page, decoded: a list of image, label, prediction, difference for each slice."""
     found = [
         Image.open(io.BytesIO(base64.b64decode(data))).convert("RGBA")
-        for data in re.findall(r'href="data:image/png;base64,([^"]+)"', html)
+        for data in re.findall(r'href="data:image/png;base64,([^"]+)"', without_viewer(html))
     ]
     return [found[i : i + 4] for i in range(0, len(found), 4)]
 
@@ -69,7 +73,7 @@ def test_slices_are_the_right_way_up(right: bool, anterior: bool, superior: bool
 
 def test_edges_are_lettered_as_they_lie() -> None:
     label = np.ones((20, 20, 20), int)
-    html = case_figures(case_of(label), names=NAMES, number_of_case=0)
+    html = without_viewer(case_figures(case_of(label), names=NAMES, number_of_case=0))
     letters = re.findall(r">([RLAPSI])</text>", html)
     places = [(float(x), float(y)) for x, y in re.findall(r'class="edge"[^>]* x="([\d.]+)" y="([\d.]+)"', html)]
     for view, expected in enumerate(("ARPL", "SRIL", "SAIP")):

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
-from semialign.evaluation.run_report import _chosen, report_run
+from semialign.common.errors import UserError
+from semialign.evaluation.report_cases import chosen
+from semialign.evaluation.reporting import report
+from semialign.evaluation.run_report import report_run
 
 
 @pytest.mark.parametrize(
@@ -25,7 +28,7 @@ from semialign.evaluation.run_report import _chosen, report_run
     ],
 )
 def test_pictures_stand_worst_first(dice: dict[str, float], expected: list[tuple[str, str]]) -> None:
-    assert list(_chosen(dice).items()) == expected
+    assert list(chosen(dice).items()) == expected
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +66,51 @@ def test_what_a_plug_in_learned_is_drawn(run: Path) -> None:
     page = text_of(report_run(run, accelerator="cpu"))
     assert page.count("What was learned of each class") == 2  # the heading, and the link to it
     assert "ball and hole: 0.125" in page
+
+
+def test_how_sure_the_model_is_stands_on_the_page(run: Path) -> None:
+    page = text_of(report(run, accelerator="cpu"))
+    assert "Uncertainty and calibration" in page
+    assert "slices" in page or "slice" in page
+    found = json.loads((run / "validation" / "evaluation" / "calibration.json").read_text())
+    assert found["cases"] == ["g", "h"]
+    # Every voxel but those that nobody annotated (two of 24 columns) is counted once for every class.
+    assert [sum(of["voxels"]) for of in found["classes"].values()] == [2 * 22 * 24 * 12] * 3
+    assert sum(sum(of["hits"]) for of in found["classes"].values()) == 2 * 22 * 24 * 12
+
+
+def test_predictions_are_made_again_where_they_do_not_fit(run: Path) -> None:
+    report_run(run, accelerator="cpu")
+    label, sure = run / "validation" / "g.nii.gz", run / "validation" / "certainty" / "g.npz"
+
+    def changes(**options: Any) -> set[str]:
+        before = {path: path.stat().st_mtime_ns for path in (label, sure) if path.exists()}
+        report_run(run, accelerator="cpu", **options)
+        return {path.name for path in (label, sure) if path.stat().st_mtime_ns != before.get(path)}
+
+    assert changes() == set()
+    assert changes(checkpoint="last") == {"g.nii.gz", "g.npz"}
+    assert changes(checkpoint="last") == set()
+    sure.write_bytes(sure.read_bytes()[:100])
+    assert changes(checkpoint="last") == {"g.nii.gz", "g.npz"}
+    sure.unlink()  # a run of an earlier version has predictions alone
+    assert changes(checkpoint="last") == {"g.nii.gz", "g.npz"}
+
+
+def test_a_run_folder_with_less_in_it_still_gives_a_page(run: Path, tmp_path: Path) -> None:
+    old = shutil.copytree(run, tmp_path / "old")
+    shutil.rmtree(old / "validation", ignore_errors=True)
+    for name in ("fingerprint.json", "log.csv", "validation.csv"):
+        (old / name).unlink()
+    (old / "result.json").write_text("{}")
+    page = text_of(report(old, accelerator="cpu"))
+    assert "Data at a glance" in page  # the parts of the split are known still
+    assert "Training loss" not in page
+    assert "Scores per class" in page
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        report(tmp_path / "none")
+    with pytest.raises(UserError, match=r"data\.json"):
+        report(tmp_path)

@@ -59,7 +59,7 @@ def run(arguments: Arguments) -> None:
     with _screen() as (tell, progress):
         result = bench(arguments.file, **options, accelerator=arguments.accelerator, tell=tell, progress=progress)
     _print(result.value)
-    print(f"written: {result.output / 'bench.md'}, {result.output / 'bench.json'}")
+    print(f"written: {', '.join(str(result.output / name) for name in ('bench.md', 'bench.json', 'report.html'))}")
     for title, reason in result.failed.items():
         print(f"error: {title}: {reason}", file=sys.stderr)
     if result.failed:

@@ -36,6 +36,8 @@ class Arguments:
     """A recipe whose split and rule to score by, where --split and --rule name none."""
     workers: int | None = None
     """Cases scored at a time (default: one a core, 8 at most)."""
+    report: bool = True
+    """Also write report.html there: tables, box plots, and pictures where the images lie beside LABELS."""
 
 
 def run(arguments: Arguments) -> None:
@@ -69,7 +71,12 @@ def run(arguments: Arguments) -> None:
     _print(evaluation)
     if arguments.frequencies and not evaluation.summary["groups"]:
         print(f"note: the classes have no groups: {arguments.frequencies} knows one frequency alone, or none")
-    print(f"written: {output / 'summary.json'}, {output / 'cases.csv'}")
+    written = [output / "summary.json", output / "cases.csv"]
+    if arguments.report:
+        from semialign.evaluation.evaluation_report import report_evaluation
+
+        written.append(report_evaluation(output))
+    print(f"written: {', '.join(str(path) for path in written)}")
 
 
 def _print(evaluation: "Evaluation") -> None:

@@ -14,7 +14,7 @@ COMMANDS = {
     "train": ("train", "train a model from labelled and unlabelled cases"),
     "predict": ("predict", "segment new scans with a trained model"),
     "evaluate": ("evaluate", "score predictions against labels"),
-    "report": ("report", "write a run's report page again"),
+    "report": ("report", "write the report page of a run, a benchmark or an evaluation"),
     "bench": ("bench", "run a matrix of data sets, methods and seeds, and compare"),
     "methods": ("methods", "list methods, plug-ins and recipes"),
 }

@@ -1,4 +1,4 @@
-"""Predict and score a run's set-aside cases and write its report page."""
+"""Write the report page of a run, a benchmark or an evaluation; a run's set-aside cases are predicted and scored."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +10,14 @@ import tyro
 class Arguments:
     """Arguments of ``semialign report``."""
 
-    run: tyro.conf.Positional[Path]
-    """The run's folder."""
+    run_or_bench: tyro.conf.Positional[Path]
+    """A run's folder, a benchmark's output, or a folder that evaluate wrote."""
     data: Path | None = None
     """The data set's folder, where it has moved since."""
     part: str | None = None
-    """validation (default), test, or labelled."""
+    """Of a run: validation (default), test, or labelled."""
     checkpoint: str = "best"
-    """best or last."""
+    """Of a run: best or last."""
     accelerator: str = "auto"
     """auto, cpu or cuda."""
 
@@ -25,11 +25,11 @@ class Arguments:
 def run(arguments: Arguments) -> None:
     """Write the page and say where it lies."""
     from semialign.cli.screen import progress_bars
-    from semialign.evaluation.run_report import report_run
+    from semialign.evaluation.reporting import report
 
     with progress_bars() as progress:
-        page = report_run(
-            arguments.run,
+        page = report(
+            arguments.run_or_bench,
             data=arguments.data,
             part=arguments.part,
             checkpoint=arguments.checkpoint,

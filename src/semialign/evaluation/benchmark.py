@@ -11,6 +11,7 @@ from semialign.common.errors import UserError, require_known
 from semialign.common.files import write_json, write_text
 from semialign.evaluation.benchmark_data import Opened, digest, identify, open_data, renew_prepared, require_fitting
 from semialign.evaluation.benchmark_file import Bench, BenchData, load_bench
+from semialign.evaluation.benchmark_page import write_bench_page
 from semialign.evaluation.benchmark_run import (
     CHANGED,
     FAILED,
@@ -52,7 +53,8 @@ def bench(
     progress: Say | None = None,
     tell: Tell | None = None,
 ) -> BenchResult:
-    """Train, predict and score every run of a benchmark file; writes ``bench.json`` and ``bench.md`` to its output.
+    """Train, predict and score every run of a benchmark file; writes ``bench.json``, ``bench.md`` and
+    ``report.html`` to its output.
 
     Finished runs are not done again, interrupted and failed ones go on, those whose settings changed start anew.
     ``only``: names of data sets and entries to run; the results still hold whatever is finished. ``steps``,
@@ -168,6 +170,7 @@ def _write(made: Bench) -> dict[str, Any]:
     }
     write_json(made.output / "bench.json", value)
     write_text(made.output / "bench.md", markdown(value))
+    write_bench_page(made.output, value)
     return value
 
 

@@ -97,7 +97,7 @@ def cases_of_part(split: Path, part: str) -> tuple[str, ...]:
 def _pairs(
     predictions: Path, labels: Path, cases: Sequence[str] | None
 ) -> tuple[dict[str, tuple[Path, Path]], dict[str, list[str]]]:
-    predicted, labelled = _label_files(predictions), _label_files(labels)
+    predicted, labelled = label_files(predictions), label_files(labels)
     if predictions.is_file() and labels.is_file():
         labelled = {next(iter(predicted)): labels}  # two files belong together whatever their names
     if cases is None:
@@ -126,7 +126,8 @@ def _require_all(wanted: list[str], there: Mapping[str, Path], lack: str, mend: 
         raise UserError(f"{lack} for {len(missing)} of {len(wanted)} cases: {', '.join(missing)}; {mend}")
 
 
-def _label_files(path: Path) -> dict[str, Path]:
+def label_files(path: Path) -> dict[str, Path]:
+    """Return the label files of a folder, or the one file, by case id; :class:`UserError` for none and for doubles."""
     if path.is_file():
         return {stem_of(path): path}
     if not path.exists():

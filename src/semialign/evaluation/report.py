@@ -1,20 +1,21 @@
-"""The report page of a run: one HTML file that opens from disk, without network or scripts."""
+"""The report page of a run or an evaluation: one HTML file that opens from disk, without network."""
 
-import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from importlib import metadata, resources
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
 
-from semialign.common.files import write_text
+from semialign.evaluation.calibration import Calibration
 from semialign.evaluation.report_bars import bar_chart, strip_chart
+from semialign.evaluation.report_boxes import Cases, box_plot
+from semialign.evaluation.report_calibration import calibration_section, doubt_chart
 from semialign.evaluation.report_curves import training_curves, validation_curves
-from semialign.evaluation.report_pictures import case_figures, swatch
+from semialign.evaluation.report_page import folded, versions_now, write_page
+from semialign.evaluation.report_paint import swatch
+from semialign.evaluation.report_pictures import case_figures
 from semialign.evaluation.report_proxies import proxy_charts
 from semialign.evaluation.report_tables import case_table, class_table, nested, plain, settings_text, table, titled
 from semialign.evaluation.report_views import PictureCase
@@ -22,7 +23,6 @@ from semialign.evaluation.report_views import PictureCase
 __all__ = ["PictureCase", "Report", "write_report"]
 
 _OPEN_CASES = 12  # a longer table of cases is folded
-_LIBRARIES = ("semialign", "torch", "monai", "numpy", "scipy", "nibabel")
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,18 @@ class Report:
     log: Path | None  # log.csv: step, seconds, lr, loss, terms of the loss, further values
     validation: Path | None  # validation.csv: step, seconds, mean_dice, "dice NAME" a class
     class_rows: list[dict[str, Any]]  # name, dice, iou, hd95, asd, nsd, scored, absent, missed, spurious; None allowed
-    case_rows: list[dict[str, Any]]  # id, part, dice
+    case_rows: list[dict[str, Any]]  # id, part, dice, then further columns; "entropy" in bits
     cases: list[PictureCase]
     settings: dict[str, Any]
     class_names: list[str]  # by label value, background first
     notes: list[str] = field(default_factory=list)  # sentences under the table: rule, standard error
     group_rows: list[dict[str, Any]] = field(default_factory=list)  # as class_rows, of head, middle and tail
     proxies: Path | None = None  # proxies.csv: step, network, class, norm, spread, share, "cos NAME" a class
+    spread: Mapping[str, Mapping[str, Cases]] = field(default_factory=dict)  # "dice", "hd95": class: (case, value)
+    calibration: Calibration | None = None  # of all scored cases together
+    costs: list[tuple[str, str]] = field(default_factory=list)  # time and memory, as summary
+    members: Mapping[str, Sequence[str]] = field(default_factory=dict)  # the cases of each part of the split
+    unit: str | None = None  # of distances: mm or px; told by the pictures where it is not given
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -56,24 +61,11 @@ def write_report(path: Path, report: Report) -> None:
         "Scores per class": _classes(report),
         "Scores per case": _cases(report),
         "Pictures": _pictures(report),
+        "Uncertainty and calibration": _certainty(report),
+        "Time and memory": _pairs(report.costs),
         "Settings and versions": _settings(report),
     }
-    sections = {title: html for title, html in sections.items() if html}
-    anchors = {title: title.lower().replace(" ", "-") for title in sections}
-    facts = "".join(f"<div><dt>{escape(str(k))}</dt><dd>{escape(str(v))}</dd></div>" for k, v in report.summary)
-    links = "".join(f'<li><a href="#{anchor}">{title}</a></li>' for title, anchor in anchors.items())
-    page = Template(_resource("report.html")).substitute(
-        title=escape(report.title),
-        style=_resource("report.css"),
-        summary=f'<dl class="facts">{facts}</dl>' if facts else "",
-        contents=f'<nav aria-label="Sections"><ul>{links}</ul></nav>',
-        sections="\n".join(
-            f'<section id="{anchors[title]}"><h2>{title}</h2>{html}</section>' for title, html in sections.items()
-        ),
-        footer=f"Made by semialign {escape(_version('semialign'))}. For research, not for clinical use.",
-    )
-    # Undecodable file names reach Python as lone surrogates, which UTF-8 cannot hold.
-    write_text(Path(path), page.encode("utf-8", "replace").decode("utf-8"))
+    write_page(Path(path), report.title, summary=report.summary, sections=sections)
 
 
 def _foreground(report: Report) -> list[str]:
@@ -89,7 +81,11 @@ def _in_pixels(report: Report) -> bool:
 
 
 def _unit(report: Report) -> str:
-    return "px" if _in_pixels(report) else "mm"
+    return report.unit or ("px" if _in_pixels(report) else "mm")
+
+
+def _slots(report: Report) -> dict[str, int]:
+    return {name: i + 1 for i, name in enumerate(_foreground(report))}
 
 
 def _glance(report: Report) -> str:
@@ -100,14 +96,20 @@ def _glance(report: Report) -> str:
             continue
         body, broad = nested(key, value), ""
         if "frequenc" in str(key).lower() and _fractions(value):
-            slots = {name: i + 1 for i, name in enumerate(_foreground(report))}
-            body, broad = bar_chart(value, title="Share of voxels per class", slots=slots), ' class="broad"'
+            body, broad = bar_chart(value, title="Share of voxels per class", slots=_slots(report)), ' class="broad"'
         cards += f"<div{broad}><h3>{titled(key, picture=_in_pixels(report))}</h3>{body}</div>"
-    return f'<div class="cards">{cards}</div>' if cards else ""
+    members = {part: ", ".join(str(case) for case in ids) or "none" for part, ids in report.members.items()}
+    listed = folded("Which cases are labelled, unlabelled and set aside", _pairs(list(members.items())))
+    return (f'<div class="cards">{cards}</div>' if cards else "") + listed
 
 
 def _fractions(value: Any) -> bool:
     return isinstance(value, Mapping) and all(type(v) in (int, float) and not (v < 0 or v > 1) for v in value.values())
+
+
+def _pairs(rows: Sequence[tuple[str, str]]) -> str:
+    cells = [[escape(str(name)), escape(str(value))] for name, value in rows]
+    return table([], cells, css="pairs") if cells else ""
 
 
 def _curves(report: Report) -> str:
@@ -121,14 +123,21 @@ def _classes(report: Report) -> str:
     notes = f'<ul class="notes">{notes}</ul>' if notes else ""
     if not report.class_rows:
         return notes
-    slots = {name: i + 1 for i, name in enumerate(_foreground(report))}
+    slots = _slots(report)
     marked = class_table(
         report.class_rows,
         unit=_unit(report),
         swatch=lambda name: swatch(slots[name]) if name in slots else "",
     )
     grouped = class_table(report.group_rows, unit=_unit(report), swatch=lambda name: "", first="Group")
-    return marked + (f"<h3>By frequency in the labelled cases</h3>{grouped}" if report.group_rows else "") + notes
+    boxes = box_plot(report.spread.get("dice", {}), title="Dice over cases", slots=slots, limits=(0.0, 1.0))
+    boxes += box_plot(report.spread.get("hd95", {}), title=f"HD95 over cases, {_unit(report)}", slots=slots)
+    return (
+        marked
+        + (f"<h3>By frequency in the labelled cases</h3>{grouped}" if report.group_rows else "")
+        + notes
+        + (f'<div class="charts spaced">{boxes}</div>' if boxes else "")
+    )
 
 
 def _cases(report: Report) -> str:
@@ -143,7 +152,7 @@ def _cases(report: Report) -> str:
     chart = strip_chart(groups, title="Mean Dice of each case") if groups and len(rows) > 2 else ""
     if len(rows) <= _OPEN_CASES:
         return chart + case_table(rows)
-    return f"{chart}<details><summary>All {len(rows)} cases, worst first</summary>{case_table(rows)}</details>"
+    return chart + folded(f"All {len(rows)} cases, worst first", case_table(rows))
 
 
 def _pictures(report: Report) -> str:
@@ -153,27 +162,23 @@ def _pictures(report: Report) -> str:
         return ""
     volumes = any(case.label.ndim == 3 for case in report.cases)
     hint = (
-        '<p class="hint">The slice with the largest labelled area each way, in radiological convention: the patient\'s '
-        "right (R) is on the left. Grey levels span the 0.5th to 99.5th percentile around the structures.</p>"
+        '<p class="hint">Slices in radiological convention: the patient\'s right (R) is on the left. Below the slider, '
+        "the slice with the largest labelled area each way. Grey levels span the 0.5th to 99.5th percentile around the "
+        "structures.</p>"
     )
     return (hint if volumes else "") + "".join(figures)
 
 
+def _certainty(report: Report) -> str:
+    doubt = doubt_chart(report.case_rows)
+    if report.calibration is None:
+        return doubt
+    names = ["background", *_foreground(report)]
+    count = len(report.case_rows)
+    cases = "1 case" if count == 1 else f"all {count} scored cases together"
+    return doubt + calibration_section(report.calibration, names, swatch=swatch, cases=cases)
+
+
 def _settings(report: Report) -> str:
-    versions = [[escape(name), escape(_version(name))] for name in _LIBRARIES]
-    versions.append(["Python", escape(platform.python_version())])
-    parts = f"<details><summary>Versions when this page was made</summary>{table([], versions)}</details>"
-    if report.settings:
-        parts = f"<details><summary>All settings of the run</summary>{settings_text(report.settings)}</details>" + parts
-    return parts
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _resource(name: str) -> str:
-    return resources.files("semialign.evaluation").joinpath(name).read_text(encoding="utf-8")
+    settings = settings_text(report.settings) if report.settings else ""
+    return folded("All settings of the run", settings) + versions_now()

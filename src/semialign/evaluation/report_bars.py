@@ -48,9 +48,12 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.{2 if fraction < 0.01 else 3}g} %" if math.isfinite(fraction) else number(fraction)
 
 
-def strip_chart(groups: dict[str, list[tuple[str, float]]], *, title: str) -> str:
-    """Return a row of dots a group along its Dice, with the median; ``groups`` maps a name to (case, Dice) pairs."""
-    width, row, left = 480, 54, 84
+def strip_chart(groups: dict[str, list[tuple[str, float]]], *, title: str, each: str = "case") -> str:
+    """Return a row of dots a group along its Dice, with the median; ``groups`` maps a name to (case, Dice) pairs.
+
+    ``each``: what a dot is, in a word.
+    """
+    width, row, left = 480, 54, 112
     height = row * len(groups) + 30
     lowest = min(dice for cases in groups.values() for _, dice in cases)
     low = min(max(math.floor(lowest * 10 - 0.2) / 10, 0.0), 0.8)
@@ -66,8 +69,11 @@ def strip_chart(groups: dict[str, list[tuple[str, float]]], *, title: str) -> st
     for i, (name, cases) in enumerate(groups.items()):
         middle = 4 + row * i + row / 2
         median = float(np.median([dice for _, dice in cases]))
-        offsets = _stacked([at(dice) for _, dice in cases])
-        parts.append(f'<text class="end" x="{left - 10}" y="{middle + 4}">{escape(name[:12])}</text>')
+        shown = name if len(name) <= 13 else name[:12] + "…"
+        offsets = stacked([at(dice) for _, dice in cases])
+        parts.append(
+            f'<text class="end" x="{left - 10}" y="{middle + 4}">{escape(shown)}<title>{escape(name)}</title></text>'
+        )
         parts += [
             f'<circle class="dot" cx="{at(dice):.1f}" cy="{middle + offset:.1f}" r="{_RADIUS}">'
             f"<title>{escape(case)}: {number(dice)}</title></circle>"
@@ -75,19 +81,19 @@ def strip_chart(groups: dict[str, list[tuple[str, float]]], *, title: str) -> st
         ]
         ends = f'x1="{at(median):.1f}" x2="{at(median):.1f}" y1="{middle - 22}" y2="{middle + 22}"'
         parts.append(f'<line class="median" {ends}><title>median {number(median)}</title></line>')
-        spoken.append(f"{name}: {len(cases)} cases, median {number(median)}")
+        spoken.append(f"{name}: {len(cases)} {each}s, median {number(median)}")
     svg = svg_image((width, height), f"{title}. " + "; ".join(spoken), parts)
-    hint = '<p class="hint">A dot a case, the line their median; hold the pointer over a dot for its name.</p>'
+    hint = f'<p class="hint">A dot a {each}, the line their median; hold the pointer over a dot for its name.</p>'
     return f'<figure class="chart strip"><figcaption>{escape(title)}</figcaption>{svg}{hint}</figure>'
 
 
-def _stacked(positions: list[float]) -> list[float]:
-    """Return how far each dot moves up or down so that neighbours cover one another little, within the row."""
+def stacked(positions: list[float], *, room: float = _ROOM) -> list[float]:
+    """Return how far each dot moves up or down, less than ``room``, so that neighbours cover one another little."""
     offsets = [0.0] * len(positions)
     seen: dict[int, int] = {}
     for i in sorted(range(len(positions)), key=positions.__getitem__):
         column = int(positions[i] // (2 * _RADIUS))
         rank = seen[column] = seen.get(column, -1) + 1
-        up = (rank + 1) // 2 * 2 * _RADIUS % _ROOM
+        up = (rank + 1) // 2 * 2 * _RADIUS % room
         offsets[i] = up if rank % 2 else -up
     return offsets

@@ -34,7 +34,7 @@ class Series:
     @property
     def dash(self) -> str:
         """The line's dashes, so that neighbours in colour differ in more than colour."""
-        return _DASHES[(self.slot - 1) // 8 % 3] if self.slot else ""
+        return _DASHES[(self.slot - 1) // 3 % 3] if self.slot else ""
 
 
 def line_chart(
@@ -46,11 +46,14 @@ def line_chart(
     marked: tuple[float, str] | None = None,
     size: tuple[int, int] = (420, 250),
     keyed: bool = True,
+    across: str = "step",
+    keys: Sequence[Series] | None = None,
 ) -> str:
     """Return a figure with the series over training steps, or '' where no value is finite.
 
     ``log``: logarithmic values (those not above 0 are left out). ``bounds``: limits the value axis is clipped to.
-    ``marked``: a step to mark with a dashed line, and its words. ``keyed``: with a legend, where there are several.
+    ``marked``: a step to mark with a dashed line, and its words. ``keyed``: with a legend, where there are several, of
+    ``keys`` if given. ``across``: what is counted along the other axis, in a word.
     """
     series = [downsampled(_finite(line, log)) for line in series]
     series = [line for line in series if np.isfinite(line.y).any()]
@@ -71,14 +74,14 @@ def line_chart(
         share = (to_y(value) - to_y(y_low)) / (to_y(y_high) - to_y(y_low))
         return float(_TOP + (height - _TOP - _BOTTOM) * (1 - share))
 
-    parts = _axes(size, y_ticks, at_y, [t for t in ticks(x_low, x_high, 6) if t == int(t)], at_x)
+    parts = _axes(size, y_ticks, at_y, [t for t in ticks(x_low, x_high, 6) if t == int(t)], at_x, across)
     if marked is not None and x_low <= marked[0] <= x_high:
         parts.append(_mark(marked[1], at_x(marked[0]), size))
-    parts += [_line(line, at_x, at_y) for line in series]
-    spoken = f"{title}, {human(x_low)} to {human(x_high)} steps. " + "; ".join(_spoken(line) for line in series)
+    parts += [_line(line, at_x, at_y, across) for line in series]
+    spoken = f"{title}, {human(x_low)} to {human(x_high)} {across}s. " + "; ".join(_spoken(line) for line in series)
     svg = svg_image(size, spoken, parts)
-    keys = legend(series) if keyed and len(series) > 1 else ""
-    return f'<figure class="chart"><figcaption>{escape(title)}</figcaption>{svg}{keys}</figure>'
+    told = legend(keys or series) if keyed and len(series) > 1 else ""
+    return f'<figure class="chart"><figcaption>{escape(title)}</figcaption>{svg}{told}</figure>'
 
 
 def downsampled(line: Series, points: int = POINTS) -> Series:
@@ -143,6 +146,7 @@ def _axes(
     at_y: Callable[[float], float],
     x_ticks: list[float],
     at_x: Callable[[float], float],
+    across: str,
 ) -> list[str]:
     width, height = size
     parts = []
@@ -156,7 +160,7 @@ def _axes(
             f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{height - _BOTTOM}" y2="{height - _BOTTOM + 4}"/>'
         )
         parts.append(f'<text class="mid" x="{x:.1f}" y="{height - _BOTTOM + 17}">{_tick_text(tick)}</text>')
-    parts.append(f'<text class="mid" x="{(_LEFT + width - _RIGHT) / 2}" y="{height - 5}">step</text>')
+    parts.append(f'<text class="mid" x="{(_LEFT + width - _RIGHT) / 2}" y="{height - 5}">{across}</text>')
     base = height - _BOTTOM
     parts.append(f'<line class="axis" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{base}" y2="{base}"/>')
     return parts
@@ -175,7 +179,7 @@ def _tick_text(value: float) -> str:
     return f"{value:g}".replace("-", "−")
 
 
-def _line(line: Series, at_x: Callable[[float], float], at_y: Callable[[float], float]) -> str:
+def _line(line: Series, at_x: Callable[[float], float], at_y: Callable[[float], float], across: str) -> str:
     good = np.isfinite(line.y)
     points = [(at_x(x), at_y(y)) if ok else None for x, y, ok in zip(line.x, line.y, good, strict=True)]
     path, alone = [], []
@@ -192,7 +196,8 @@ def _line(line: Series, at_x: Callable[[float], float], at_y: Callable[[float], 
     for i in dots:
         if points[i] is not None:
             x, y = points[i] or (0.0, 0.0)
-            told = f"{escape(line.name)}, step {human(round(float(line.x[i])))}: {human(float(line.y[i]))}"
+            where = round(float(line.x[i]), 0 if across == "step" else 1)
+            told = f"{escape(line.name)}, {across} {human(where)}: {human(float(line.y[i]))}"
             drawn += f'<circle fill="{line.colour}" cx="{x:.1f}" cy="{y:.1f}" r="2.6"><title>{told}</title></circle>'
     return drawn
 

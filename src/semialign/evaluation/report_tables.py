@@ -64,9 +64,13 @@ def heading(key: Any) -> str:
     return words[:1].upper() + words[1:]
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, css: str = "") -> str:
-    """Return a table of cells that are HTML already; the first cell of a row is its header."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, css: str = "", sortable: bool = False) -> str:
+    """Return a table of cells that are HTML already; the first cell of a row is its header.
+
+    ``sortable``: by any column in the browser, by the first number of a cell or of its ``data-sort``.
+    """
     top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    css = f"{css} sortable".strip() if sortable else css
     body = "".join(
         f'<tr><th scope="row">{row[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in row[1:]) + "</tr>" for row in rows
     )
@@ -92,7 +96,7 @@ def class_table(
         name = str(row.get("name", DASH))
         cells = [_class_cell(row, key, kind) for key, _, kind, _ in columns]
         body.append([f"{swatch(name)}{escape(name)}", *cells])
-    return table(head, body, css="numbers")
+    return table(head, body, css="numbers", sortable=len(body) > 1)
 
 
 def _class_cell(row: Mapping[str, Any], key: str, kind: str) -> str:
@@ -134,7 +138,7 @@ def case_table(rows: Sequence[Mapping[str, Any]]) -> str:
         ]
         for row in sorted(rows, key=lambda row: _sortable(row.get("dice")))
     ]
-    return table(head, body, css="numbers cases")
+    return table(head, body, css="numbers cases", sortable=len(body) > 1)
 
 
 def _sortable(value: Any) -> float:

@@ -1,5 +1,6 @@
 """What the report page shows of a case: slices of a volume as a radiologist sees them, or the picture as it is."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,7 @@ class PictureCase:
     spacing: tuple[float, ...]  # mm
     dice: float  # mean of the foreground classes
     title: str
+    entropy: np.ndarray | None = None  # (*S) uint8: bits times certainty.PER_BIT
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class View:
     label: np.ndarray
     prediction: np.ndarray
     edges: str  # letters at top, left, bottom, right; '' for a picture
+    entropy: np.ndarray | None = None
 
 
 def views(case: PictureCase, classes: int) -> list[View]:
@@ -43,17 +46,27 @@ def views(case: PictureCase, classes: int) -> list[View]:
     Each slice is the one with most labelled (else most predicted) area. The patient's right is on the left of the
     picture; anterior is up in axial slices and on the left in sagittal ones; superior is up in the others.
     """
-    spacing = np.asarray(case.spacing, float)
     if case.label.ndim == 2:
-        grid = _grid(case.label.shape, spacing)
-        image = _picture(case.image)
-        return [
-            View(
-                "picture", "", _resampled(image, grid), _nearest(case.label, grid), _nearest(case.prediction, grid), ""
-            )
-        ]
+        return [_whole_picture(case)]
     limits = _limits(case.image[0], _structures(case.label, classes) | (case.prediction > 0))
-    return [_slice(case, limits, axis, spacing, classes) for axis in (2, 1, 0)]
+    return [_slice(case, limits, axis, classes) for axis in (2, 1, 0)]
+
+
+def stack(case: PictureCase, classes: int, *, most: int) -> tuple[Iterator[View], int]:
+    """Return evenly spread axial slices through a volume, ``most`` at most, from feet to head, all cut alike.
+
+    Beside them the place among them of the slice with most labelled (else most predicted) area. A picture is one slice.
+    """
+    if case.label.ndim == 2:
+        return iter([_whole_picture(case)]), 0
+    structures = _structures(case.label, classes) | (case.prediction > 0)
+    limits = _limits(case.image[0], structures)
+    window = _window(np.asarray(structures.any(2)).T[::-1, ::-1])
+    count, largest = case.label.shape[2], _largest(case, 2, classes)
+    step = -(-count // most)
+    places = range(largest % step, count, step)
+    slices = (_slice(case, limits, 2, classes, index=place, window=window) for place in places)
+    return slices, places.index(largest)
 
 
 def compared(label: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
@@ -67,25 +80,48 @@ def compared(label: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndar
     return result
 
 
-def _slice(case: PictureCase, limits: tuple[float, float], axis: int, spacing: np.ndarray, classes: int) -> View:
+def _whole_picture(case: PictureCase) -> View:
+    grid = _grid(case.label.shape, np.asarray(case.spacing, float))
+    masks = _nearest(case.label, grid), _nearest(case.prediction, grid)
+    entropy = None if case.entropy is None else _resampled(case.entropy, grid)
+    return View("picture", "", _resampled(_picture(case.image), grid), *masks, "", entropy)
+
+
+def _largest(case: PictureCase, axis: int, classes: int) -> int:
     others = tuple(a for a in range(3) if a != axis)
     area = next((m.sum(others) for m in (_structures(case.label, classes), case.prediction > 0) if m.any()), None)
-    index = int(area.argmax()) if area is not None else case.label.shape[axis] // 2
-    # RAS slices have right, anterior or superior at the end of each axis: transposed and turned, they begin with it.
-    label, prediction, image = (
-        np.take(volume, index, axis).T[::-1, ::-1] for volume in (case.label, case.prediction, case.image[0])
-    )
-    window = _window(_structures(label, classes) | (prediction > 0))
+    return int(area.argmax()) if area is not None else case.label.shape[axis] // 2
+
+
+def _slice(
+    case: PictureCase,
+    limits: tuple[float, float],
+    axis: int,
+    classes: int,
+    *,
+    index: int | None = None,
+    window: tuple[slice, slice] | None = None,
+) -> View:
+    others = [a for a in range(3) if a != axis]
+    index = _largest(case, axis, classes) if index is None else index
+
+    def cut(volume: np.ndarray) -> np.ndarray:
+        # RAS slices have right, anterior or superior at the end of each axis: turned, they begin with it.
+        return np.take(volume, index, axis).T[::-1, ::-1]
+
+    label, prediction = cut(case.label), cut(case.prediction)
+    window = window or _window(_structures(label, classes) | (prediction > 0))
     whole = window == (slice(0, label.shape[0]), slice(0, label.shape[1]))
-    grid = _grid(label[window].shape, spacing[[others[1], others[0]]])
+    grid = _grid(label[window].shape, np.asarray(case.spacing, float)[[others[1], others[0]]])
     name = _AXES[axis]
     return View(
         name,
         f"slice {index + 1} of {case.label.shape[axis]}" + ("" if whole else ", enlarged"),
-        _resampled(_grey(image[window], limits), grid),
+        _resampled(_grey(cut(case.image[0])[window], limits), grid),
         _nearest(label[window], grid),
         _nearest(prediction[window], grid),
         _EDGES[name],
+        None if case.entropy is None else _resampled(cut(case.entropy)[window], grid),
     )
 
 

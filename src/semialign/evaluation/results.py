@@ -41,6 +41,24 @@ class Evaluation:
         """Mean foreground Dice of every case under the summary's rule; see :func:`aggregate.case_dice`."""
         return case_dice(self.scores, self.summary["rule"], nothing=nothing)
 
+    def spread(self, metric: str) -> dict[str, list[tuple[str, float]]]:
+        """Every class's figures as (case, value); absent classes are left out, missed ones are 0 or infinite."""
+        figures: dict[str, list[tuple[str, float]]] = {}
+        for case, scores in self.scores.items():
+            for score in scores:
+                value = getattr(score, metric)
+                figures.setdefault(score.name, []).extend([] if value is None else [(case, float(value))])
+        return figures
+
+    def case_rows(self) -> list[dict[str, Any]]:
+        """A flat row per case for tables: id, mean Dice (``None`` where no class counts), Dice of each class."""
+        means = self.case_dice()
+        rows = []
+        for case, scores in self.scores.items():
+            of_class = {f"dice {score.name}": score.dice for score in scores} if len(scores) > 1 else {}
+            rows.append({"id": case, "dice": means.get(case), **of_class})
+        return rows
+
     def class_rows(self) -> list[dict[str, Any]]:
         """A flat row per class for tables: name, mean of each metric, scored, absent, missed, spurious, infinite."""
         counts = (*COUNTS, "infinite")

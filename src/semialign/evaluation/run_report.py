@@ -1,24 +1,20 @@
 """A finished run's page: predict and score its validation cases, pick pictures, write ``report.html``."""
 
 import json
+import statistics
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from semialign.common.errors import UserError, require_known
+from semialign.common.errors import require_known
 from semialign.common.files import read_json, read_yaml
-from semialign.data.dataset import Dataset, load_dataset, read_case
-from semialign.data.geometry import canonical_spacing, canonical_view
-from semialign.data.image_io import read_label
-from semialign.data.splits import Split, load_split
-from semialign.evaluation.evaluate import evaluate
-from semialign.evaluation.groups import FINGERPRINT, read_frequencies
+from semialign.data.dataset import Dataset, load_dataset
+from semialign.data.splits import PARTS, Split, load_split
+from semialign.evaluation.certainty import load_certainty
 from semialign.evaluation.report import PictureCase, Report, write_report
-from semialign.evaluation.results import Evaluation
-from semialign.inference.inputs import find_cases, output_path
-from semialign.inference.predictor import predict
+from semialign.evaluation.report_cases import chosen, picture_case
+from semialign.evaluation.report_tables import human
+from semialign.evaluation.run_scores import Scored, score_part
 
 Say = Callable[[str, int, int], None]
 REPORTABLE = ("validation", "test", "labelled")
@@ -45,114 +41,79 @@ def report_run(
     split = load_split(run / "split.json", dataset)
     part = part or ("validation" if split.validation else "labelled")
     require_known(part, REPORTABLE, "part")
-    evaluation, files = score_part(
-        run, dataset, split, part, checkpoint=checkpoint, accelerator=accelerator, progress=progress
-    )
-    write_report(run / "report.html", _report(run, dataset, part, evaluation, files))
+    scored = score_part(run, dataset, split, part, checkpoint=checkpoint, accelerator=accelerator, progress=progress)
+    write_report(run / "report.html", _report(run, dataset, split, part, scored))
     return run / "report.html"
 
 
-def score_part(
-    run: Path,
-    dataset: Dataset,
-    split: Split,
-    part: str,
-    *,
-    checkpoint: str = "best",
-    accelerator: str = "auto",
-    progress: Say | None = None,
-) -> tuple[Evaluation, dict[str, Path]]:
-    """Predict the cases of a split's part into ``RUN/PART`` and score them; returns scores and prediction files.
-
-    Labels of ``labelled``, ``validation`` and ``test`` cases alone are opened. Predictions that are newer than the
-    checkpoint are kept. Raises :class:`UserError` for a case without label or one that cannot be predicted.
-    """
-    ids = getattr(split, part)
-    lacking = [case for case in ids if dataset.cases[case].label is None]
-    if not ids or lacking:
-        what = f"case {lacking[0]} has no label" if lacking else f"the split names no {part} cases"
-        raise UserError(f"{dataset.root}: {what}; nothing to score")
-    folder = run / part
-    _drop_stale(folder, run)
-    inputs = [path for case in ids for path in dataset.cases[case].images]
-    summary = predict([run], inputs, folder, checkpoint=checkpoint, accelerator=accelerator, progress=progress)
-    if summary.failed:
-        reason = next(iter(summary.failed.values()))
-        raise UserError(reason)
-    files = {case.id: output_path(case, folder) for case in find_cases(inputs, len(dataset.channel_names))}
-    evaluation = evaluate(
-        folder,
-        dataset.root / "labelsTr",
-        output=folder / "evaluation",
-        cases=list(ids),
-        dataset_json=dataset.root / "dataset.json",
-        frequencies=_frequencies(run, dataset),
-    )
-    return evaluation, files
-
-
-def _frequencies(run: Path, dataset: Dataset) -> dict[str, float] | None:
-    found = read_frequencies(run) if (run / FINGERPRINT).exists() else {}
-    # Classes may have been renamed since; a page without groups is better than none.
-    return found if set(dataset.class_names[1:]) <= set(found) else None
-
-
-def _drop_stale(folder: Path, run: Path) -> None:
-    newest = max((p.stat().st_mtime for p in run.glob("*.pt")), default=0.0)
-    for path in folder.glob("*") if folder.is_dir() else []:
-        if path.is_file() and path.stat().st_mtime < newest:
-            path.unlink()
-
-
-def _report(run: Path, dataset: Dataset, part: str, evaluation: Evaluation, files: dict[str, Path]) -> Report:
+def _report(run: Path, dataset: Dataset, split: Split, part: str, scored: Scored) -> Report:
     config, result = read_yaml(run / "config.yaml"), read_json(run / "result.json")
-    dice = evaluation.case_dice()
-    chosen = _chosen(dice)
+    evaluation = scored.evaluation
     notes = list(evaluation.notes())
     if part == "labelled":
         notes.append("these cases trained the model: their scores say nothing about new scans; set some aside")
     mean = evaluation.summary["mean"]["dice"]
-    minutes = result["training_seconds"] / 60
+    costs = _costs(run, result, scored)
     facts = [
-        (f"Mean Dice ({part}, {len(files)} cases)", "–" if mean is None else f"{mean:.3f}"),
-        ("Method", ", ".join([config["method"], *config["plugins"]])),
-        ("Training", f"{result['steps']} steps, {minutes:.1f} minutes"),
-        ("Peak memory", f"{result['peak_memory_bytes'] / 2**30:.1f} GiB"),
+        (f"Mean Dice ({part}, {len(scored.files)} cases)", "–" if mean is None else f"{mean:.3f}"),
+        ("Method", ", ".join([config["method"], *config.get("plugins", ())])),
+        *costs[:1],
+        *(fact for fact in costs if fact[0] == "Peak memory"),
     ]
+    rows = [row | {"part": part, "entropy": scored.entropy[row["id"]]} for row in evaluation.case_rows()]
     return Report(
         title=f"{dataset.name}: {config['method']}",
         summary=facts,
-        glance=_glance(read_json(run / "fingerprint.json")),
+        glance=_glance(run / "fingerprint.json"),
+        members={name: getattr(split, name) for name in PARTS},
         log=run / "log.csv",
         validation=run / "validation.csv",
         proxies=run / "proxies.csv",
         class_rows=evaluation.class_rows(),
         group_rows=evaluation.group_rows(),
-        case_rows=[{"id": case, "part": part, "dice": dice.get(case)} for case in files],
-        cases=[_picture(dataset, case, title, part, files[case], dice[case]) for case, title in chosen.items()],
-        settings=config | {"versions_in_training": result["versions"]},
+        spread={metric: evaluation.spread(metric) for metric in ("dice", "hd95")},
+        case_rows=rows,
+        cases=_pictures(dataset, part, scored),
+        calibration=scored.calibration,
+        costs=costs,
+        unit={"pixels": "px"}.get(evaluation.summary["units"], "mm"),
+        settings=config | {"versions_in_training": result.get("versions", {})},
         class_names=dataset.class_names,
         notes=notes,
     )
 
 
-def _chosen(dice: Mapping[str, float]) -> dict[str, str]:
-    """Return the cases to show, worst first, each with what it is: worst, median or best; of two, worst and best."""
-    order = sorted(dice, key=lambda case: dice[case])
-    if not order:
+def _costs(run: Path, result: Mapping[str, Any], scored: Scored) -> list[tuple[str, str]]:
+    found = []
+    steps, seconds, peak = (result.get(key) for key in ("steps", "training_seconds", "peak_memory_bytes"))
+    if steps and seconds is not None:
+        found.append(("Training", f"{steps} steps, {seconds / 60:.1f} minutes"))
+        found.append(("Time of a step", f"{human(seconds / steps)} s"))
+    if peak:
+        found.append(("Peak memory", f"{peak / 2**30:.1f} GiB"))
+    took = list(scored.seconds.values())
+    if took:
+        each = f"{human(statistics.median(took))} s in the median ({human(min(took))} to {human(max(took))} s)"
+        found.append(("Prediction of a case", f"{each}, reading its image not counted"))
+    weights = next((run / name for name in ("best.pt", "last.pt") if (run / name).exists()), None)
+    if weights is not None:
+        found.append(("Checkpoint on disk", f"{weights.stat().st_size / 2**20:.1f} MiB"))
+    return found
+
+
+def _glance(path: Path) -> dict[str, Any]:
+    if not path.exists():
         return {}
-    titles: dict[str, str] = {}
-    for title, case in (("worst", order[0]), ("best", order[-1]), ("median", order[len(order) // 2])):
-        titles.setdefault(case, title)
-    return {case: titles[case] for case in order if case in titles}
+    fingerprint = read_json(path)
 
-
-def _glance(fingerprint: dict[str, Any]) -> dict[str, Any]:
     def both(name: str) -> str:
         ends = [fingerprint[f"{end}_{name}"] for end in ("smallest", "median", "largest")]
         return ", ".join(" x ".join(f"{v:g}" for v in end) for end in ends)
 
-    glance: dict[str, Any] = {"cases": fingerprint["parts"], "class_frequencies": fingerprint["class_frequencies"]}
+    glance: dict[str, Any] = {
+        "cases": fingerprint.get("parts", {}),
+        "class_frequencies": fingerprint["class_frequencies"],
+    }
     glance["size, voxels (smallest, median, largest)"] = both("size")
     if not fingerprint["picture"]:
         glance["spacing, mm (smallest, median, largest)"] = both("spacing")
@@ -161,23 +122,21 @@ def _glance(fingerprint: dict[str, Any]) -> dict[str, Any]:
     return dict(json.loads(json.dumps(glance)))
 
 
-def _picture(dataset: Dataset, case: str, title: str, part: str, prediction: Path, dice: float) -> PictureCase:
-    source = dataset.cases[case]
-    assert source.label is not None
-    image = read_case(source, len(dataset.channel_names))
-    label, grid = read_label(source.label)
-    predicted, _ = read_label(prediction)
-    label = label.astype(np.int32)
-    if dataset.ignore is not None:
-        label[label == dataset.ignore] = -1
-    channels = image.array if len(image.array) in (1, 3) else image.array[:1]
-    return PictureCase(
-        id=case,
-        part=part,
-        image=canonical_view(channels, image.grid),
-        label=canonical_view(label, image.grid),
-        prediction=canonical_view(predicted, image.grid),
-        spacing=canonical_spacing(grid),
-        dice=dice,
-        title=title,
-    )
+def _pictures(dataset: Dataset, part: str, scored: Scored) -> list[PictureCase]:
+    dice, shown = scored.evaluation.case_dice(), []
+    for case, title in chosen(dice).items():
+        label, sure = dataset.cases[case].label, load_certainty(scored.certainty[case])
+        assert label is not None
+        shown.append(
+            picture_case(
+                dataset,
+                case,
+                label=label,
+                prediction=scored.files[case],
+                title=title,
+                part=part,
+                dice=dice[case],
+                entropy=sure.entropy if sure is not None else None,
+            )
+        )
+    return shown

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,18 @@ def write_prediction(
     like: Path,
     probabilities_path: Path | None = None,
     one_piece: Sequence[Sequence[int]] = (),
+    watch: AbstractContextManager[Callable[[Planes], None]] | None = None,
 ) -> None:
     """Write the most probable class of every voxel of ``grid`` in the format of ``label_path``.
 
     ``planes``: of the image as the network sees it, ``size`` (*S). ``like``: the input, whose header is carried over.
     ``one_piece``: groups of classes of which the label keeps the largest component alone. ``probabilities_path``: a
-    ``.npy`` file that gets float16 (K, *grid.shape) too. Both files are written whole or not at all; the label comes
+    ``.npy`` file that gets float16 (K, *grid.shape) too. ``watch`` is entered, is given every few planes of
+    probabilities on the grid of the input (RAS order), and left. Files are written whole or not at all; the label comes
     last, so that where it is, everything is. Raises :class:`UserError` on a full disk.
     """
     with contextlib.ExitStack() as stack:
+        look = stack.enter_context(watch) if watch is not None else None
         written = None
         label: np.ndarray | None = None
         for part in resampled(planes, size, canonical_shape(grid)):
@@ -54,6 +58,8 @@ def write_prediction(
             canonical_view(label, grid)[box] = most_probable(part.probabilities).cpu().numpy()
             if written is not None:
                 written.put(box, part.probabilities)
+            if look is not None:
+                look(part)
         assert label is not None
         keep_largest(label, one_piece)
     write_label(label_path, label, grid, like)

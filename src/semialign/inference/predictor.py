@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from semialign.data.plan import Plan
     from semialign.inference.sliding_window import Planes, Predict
+
+    Observe = Callable[[Case, Grid], AbstractContextManager[Callable[[Planes], None]]]
 
 Say = Callable[[str, int, int], None]
 
@@ -71,6 +74,7 @@ def predict(
     batch: int | None = None,
     accelerator: str = "auto",
     overwrite: bool = False,
+    observe: Observe | None = None,
     progress: Say | None = None,
 ) -> PredictionSummary:
     """Predict every case in ``inputs`` (see :func:`~semialign.inference.inputs.find_cases`) into folder ``output``.
@@ -80,7 +84,9 @@ def predict(
     used. ``keep_all`` keeps every piece of a structure where the plan would keep the largest. ``batch``: windows at a
     time (default: 1 on a processor, 4 on a GPU). Outputs that exist are left alone unless ``overwrite``, so a stopped
     command goes on where it was. A case that cannot be read or written is named in the summary and stops no other.
-    ``progress`` is called with (what, done, of). Raises :class:`UserError` for a mistake that concerns all cases.
+    ``observe`` is called with each case and its grid, and returns a context whose function is given the case's
+    probabilities as they are finished: a few planes (K, *S) at a time, in RAS order. ``progress`` is called with (what,
+    done, of). Raises :class:`UserError` for a mistake that concerns all cases.
     """
     from semialign.inference.model import load_trained
 
@@ -96,6 +102,7 @@ def predict(
         overlap=overlap,
         batch=batch,
         overwrite=overwrite,
+        observe=observe,
         progress=progress,
     )
 
@@ -112,6 +119,7 @@ def predict_with(
     overlap: float = 0.5,
     batch: int | None = None,
     overwrite: bool = False,
+    observe: Observe | None = None,
     progress: Say | None = None,
 ) -> PredictionSummary:
     """Predict with models that are loaded already; ``names`` says what errors call them. See :func:`predict`."""
@@ -138,7 +146,8 @@ def predict_with(
     for number, (case, read) in enumerate(_read_ahead(waiting, plan), len(there) + 1):
         target = output_path(case, output)
         try:
-            _write(read, segment, target, probabilities_path(target, case) if probabilities else None, one_piece, say)
+            kept = probabilities_path(target, case) if probabilities else None
+            _write(read, segment, target, kept, one_piece, observe, say)
             summary.done.append(target)
         except Exception as error:  # whatever ails this case, the others go on
             summary.failed[case.images[0]] = _reason(case, error)
@@ -208,6 +217,7 @@ def _write(
     target: Path,
     probabilities: Path | None,
     one_piece: Sequence[Sequence[int]],
+    observe: Observe | None,
     say: Say,
 ) -> None:
     from semialign.inference.output import write_prediction
@@ -217,7 +227,14 @@ def _write(
     size, like = tuple(read.image.shape[1:]), read.case.images[0]
     planes = _watched(segment(read.image), size, say)
     write_prediction(
-        planes, target, grid=read.grid, size=size, like=like, probabilities_path=probabilities, one_piece=one_piece
+        planes,
+        target,
+        grid=read.grid,
+        size=size,
+        like=like,
+        probabilities_path=probabilities,
+        one_piece=one_piece,
+        watch=observe(read.case, read.grid) if observe is not None else None,
     )
 
 

@@ -1,0 +1,196 @@
+"""The page of a benchmark: its tables, how Dice spreads over seeds and test cases, the curves, and every run."""
+
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from semialign.common.errors import UserError
+from semialign.common.files import read_json
+from semialign.evaluation.benchmark_table import Section, Table, duration, reading, sections
+from semialign.evaluation.report_bars import strip_chart
+from semialign.evaluation.report_boxes import box_plot
+from semialign.evaluation.report_charts import Series, line_chart
+from semialign.evaluation.report_curves import read_columns
+from semialign.evaluation.report_page import folded, versions_now, write_page
+from semialign.evaluation.report_tables import human, number, settings_text, table
+from semialign.evaluation.statistics import mean_over_seeds
+
+Record = Mapping[str, Any]
+BENCH, FORMAT = "bench.json", "semialign benchmark"
+_TIME = re.compile(r"(?:(\d+) h)? ?(?:(\d+) min)? ?(?:(\d+) s)?")
+
+
+def report_bench(output: Path) -> Path:
+    """Write ``report.html`` beside the ``bench.json`` in folder ``output`` and return its path.
+
+    Raises :class:`UserError` where there is no ``bench.json``, or one that is none of ours.
+    """
+    output = Path(output)
+    value = read_json(output / BENCH)
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise UserError(f"{output / BENCH}: not the results of a benchmark; semialign bench writes them")
+    write_bench_page(output, value)
+    return output / "report.html"
+
+
+def write_bench_page(output: Path, value: Mapping[str, Any]) -> None:
+    """Write the page of ``value``, the contents of ``bench.json``, into folder ``output``."""
+    slots = {name: i + 1 for i, name in enumerate(value["entries"])}
+    finished = [run for run in value["runs"] if run["state"] == "finished"]
+    facts = [
+        ("Runs finished", f"{len(finished)} of {len(value['datasets']) * len(slots) * len(value['seeds'])}"),
+        ("Seeds", ", ".join(str(seed) for seed in value["seeds"])),
+        ("Data sets", str(len(value["datasets"]))),
+        ("Rule", value["length"]),
+    ]
+    parts = {"About": f"<p>{escape(value['description'])}</p>" if value["description"] else ""}
+    for section in sections(value):
+        runs = [run for run in finished if run["dataset"] == section.name]
+        parts[f"Results on {section.name}"] = _data_set(section, runs, slots, output)
+    parts["Runs"] = _runs(value["runs"], output)
+    parts["How to read this"] = f'<ul class="notes">{"".join(f"<li>{escape(s)}</li>" for s in reading(value))}</ul>'
+    parts["Settings and versions"] = _settings(value, finished)
+    write_page(output / "report.html", f"Benchmark: {value['name']}", summary=facts, sections=parts)
+
+
+def _data_set(section: Section, runs: Sequence[Record], slots: Mapping[str, int], output: Path) -> str:
+    notes = "".join(f"<li>{escape(note)}</li>" for note in section.notes)
+    shown = [_table(part) for part in section.tables]
+    first, rest = shown[:2], folded("By group and class", "".join(shown[2:]))
+    return (
+        f"<p>{escape(section.about)}</p>{''.join(first)}{rest}"
+        + (f'<ul class="notes">{notes}</ul>' if notes else "")
+        + _charts(runs, slots)
+        + _curves(runs, slots, output)
+    )
+
+
+def _table(found: Table) -> str:
+    """Return a table that sorts: cells left blank because they stand above are filled in."""
+    rows: list[list[str]] = []
+    for row in found.rows:
+        above = rows[-1] if rows else [""] * len(row)
+        rows.append([cell or before for cell, before in zip(row, above, strict=True)])
+    body = [[_cell(cell) for cell in row] for row in rows]
+    head = [escape(column[:1].upper() + column[1:]) for column in found.columns]
+    return f"<h3>{escape(found.title)}</h3>{table(head, body, css='numbers wordy', sortable=len(body) > 1)}"
+
+
+def _cell(text: str) -> str:
+    time = _TIME.fullmatch(text) if text else None
+    if time is None:
+        return escape(text)
+    hours, minutes, seconds = (int(part or 0) for part in time.groups())
+    return f'<span data-sort="{hours * 3600 + minutes * 60 + seconds}">{escape(text)}</span>'
+
+
+def _charts(runs: Sequence[Record], slots: Mapping[str, int]) -> str:
+    which = "last"  # every run has it, whether or not anything was set aside to choose by
+    by_entry = {name: [run for run in runs if run["entry"] == name and which in run["checkpoints"]] for name in slots}
+    by_entry = {name: of for name, of in by_entry.items() if of}
+    seeds = {
+        name: [(f"seed {run['seed']}", dice) for run in of if (dice := _mean(run, which)) is not None]
+        for name, of in by_entry.items()
+    }
+    cases = {name: _over_seeds([run["checkpoints"][which]["case_dice"] for run in of]) for name, of in by_entry.items()}
+    charts = (
+        strip_chart(
+            {name: found for name, found in seeds.items() if found},
+            title="Mean test Dice of each seed, last checkpoint",
+            each="seed",
+        )
+        if any(seeds.values())
+        else ""
+    )
+    charts += box_plot(
+        cases,
+        title="Dice of each test case, mean over seeds, last checkpoint",
+        slots=slots,
+        limits=(0.0, 1.0),
+    )
+    return f'<div class="charts spaced">{charts}</div>{_class_charts(by_entry, slots, which)}' if charts else ""
+
+
+def _class_charts(by_entry: Mapping[str, Sequence[Record]], slots: Mapping[str, int], which: str) -> str:
+    names = dict.fromkeys(
+        row["class"] for of in by_entry.values() for run in of for row in run["checkpoints"][which]["scores"]
+    )
+    charts = ""
+    for name in names if len(names) > 1 else ():
+        groups = {entry: _over_seeds([_class_dice(run, which, name) for run in of]) for entry, of in by_entry.items()}
+        charts += box_plot(groups, title=f"Dice of {name}, mean over seeds", slots=slots, limits=(0.0, 1.0))
+    return folded("Dice of each class", f'<div class="charts">{charts}</div>') if charts else ""
+
+
+def _class_dice(run: Record, which: str, name: str) -> dict[str, float]:
+    rows = run["checkpoints"][which]["scores"]
+    return {row["case"]: row["dice"] for row in rows if row["class"] == name and row["dice"] is not None}
+
+
+def _over_seeds(found: Sequence[Mapping[str, float]]) -> list[tuple[str, float]]:
+    # A case that one seed leaves out (rightly empty) cannot be averaged over all of them.
+    common = set.intersection(*(set(of) for of in found)) if found else set()
+    means = mean_over_seeds([{case: of[case] for case in sorted(common)} for of in found]) if common else {}
+    return list(means.items())
+
+
+def _mean(run: Record, which: str) -> float | None:
+    value = run["checkpoints"][which]["summary"]["mean"]["dice"]
+    return None if value is None else float(value)
+
+
+def _curves(runs: Sequence[Record], slots: Mapping[str, int], output: Path) -> str:
+    lines = []
+    for run in runs:
+        columns = read_columns(output / run["folder"] / "validation.csv")
+        if "mean_dice" in columns and "seconds" in columns:
+            name = f"{run['entry']}, seed {run['seed']}"
+            lines.append(Series(name, columns["seconds"] / 60, columns["mean_dice"], slots[run["entry"]]))
+    if not lines:
+        return ""
+    keys = [Series(name, lines[0].x, lines[0].y, slot) for name, slot in slots.items()]
+    chart = line_chart(
+        lines, title="Validation Dice over training time, a line a run", bounds=(0.0, 1.0), across="minute", keys=keys
+    )
+    return f'<div class="charts spaced">{chart}</div>'
+
+
+def _runs(runs: Sequence[Record], output: Path) -> str:
+    if not runs:
+        return "<p>No run is finished yet.</p>"
+    head = ["Run", "Data set", "State", "Dice, last", "Dice, best", "Steps", "Training", "Peak memory", "Page"]
+    rows = []
+    for run in runs:
+        dice = [_mean(run, which) if which in run.get("checkpoints", {}) else None for which in ("last", "best")]
+        took, peak = run.get("training_seconds"), run.get("peak_memory_bytes")
+        page = Path(run["folder"]) / "report.html"
+        link = f'<a href="{escape(page.as_posix())}">open</a>' if (output / page).exists() else "–"
+        state = escape(run["state"]) + (f": {escape(run['reason'])}" if run.get("reason") else "")
+        rows.append(
+            [
+                f"{escape(run['entry'])}, seed {run['seed']}",
+                escape(run["dataset"]),
+                f'<span class="bad">{state}</span>' if run["state"] == "failed" else state,
+                *(number(value) for value in dice),
+                human(run.get("steps")),
+                "–" if took is None else _cell(duration(took)),
+                "–" if peak is None else f"{peak / 2**30:.2f} GiB",
+                link,
+            ]
+        )
+    hint = (
+        '<p class="hint">A run gets a page of its own, with pictures and calibration, by '
+        "<code>semialign report RUN</code>.</p>"
+    )
+    return table(head, rows, css="numbers wordy", sortable=len(rows) > 1) + hint
+
+
+def _settings(value: Mapping[str, Any], runs: Sequence[Record]) -> str:
+    per_entry = {run["entry"]: run.get("settings", {}) for run in reversed(runs)}
+    folds = "".join(
+        folded(f"Settings of {name}", settings_text(per_entry[name])) for name in value["entries"] if name in per_entry
+    )
+    about = {key: value.get(key) for key in ("file", "overrides", "baseline", "ceiling", "versions", "commit")}
+    return folded("The benchmark", settings_text(about)) + folds + versions_now()

@@ -1,0 +1,111 @@
+"""The page of a benchmark made from figures worked out by hand."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from semialign.common.errors import UserError
+from semialign.evaluation.benchmark_page import report_bench
+from semialign.evaluation.benchmark_summary import summarise
+from semialign.evaluation.reporting import report
+
+ENTRIES = ["labels only", "<b>teacher</b>"]
+
+
+def record(entry: str, seed: int, dice: dict[str, float], **changes: Any) -> dict[str, Any]:
+    mean = sum(dice.values()) / len(dice)
+    counts = {"scored": len(dice), "missed": 0, "absent": 0, "spurious": 0}
+    figures = {**counts, "dice": {"mean": mean}, "hd95": {"mean": 2.0}, "asd": {"mean": 1.0}}
+    last = {
+        "case_dice": dice,
+        "scores": [{"case": c, "class": name, "dice": v} for c, v in dice.items() for name in ("liver", "spleen")],
+        "summary": {
+            "mean": {"dice": mean, "hd95": 2.0, "asd": 1.0},
+            "classes": {"liver": figures, "spleen": figures},
+            "infinite": 0,
+            "units": "mm",
+            "rule": "default",
+            "rule_text": "absent classes left out",
+        },
+    }
+    return {
+        "dataset": "heart",
+        "entry": entry,
+        "seed": seed,
+        "labels": "split",
+        "settings": {"method": "supervised", "training": {"plugins": []}, "plugins": {}},
+        "protocol": "by hand",
+        "cases": {"labelled": 2, "unlabelled": 5, "validation": 1, "test": len(dice)},
+        "group_by": None,
+        "machine": "a machine",
+        "state": "finished",
+        "training_seconds": 65.0,
+        "steps": 100,
+        "peak_memory_bytes": 2**30,
+        "checkpoints": {"last": last},
+        "folder": f"runs/{ENTRIES.index(entry)}/{seed}",
+    } | changes
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """A benchmark's output of two entries and two seeds, one of which failed."""
+    cases = [{"a": 0.5, "b": 0.7, "c": 0.9}, {"a": 0.7, "b": 0.7, "c": 0.7}]
+    runs = [record(entry, seed, cases[seed]) for entry in ENTRIES for seed in (0, 1)]
+    runs[3] = {**runs[3], "state": "failed", "reason": "no space <left>"}
+    del runs[3]["checkpoints"], runs[3]["training_seconds"], runs[3]["steps"]
+    for run in runs[:2]:
+        (tmp_path / run["folder"]).mkdir(parents=True)
+        (tmp_path / run["folder"] / "validation.csv").write_text("step,seconds,mean_dice\n10,30,0.5\n20,60,0.6\n")
+    (tmp_path / runs[0]["folder"] / "report.html").write_text("a page")
+    value = {
+        "format": "semialign benchmark",
+        "name": "trial",
+        "description": "Two entries.",
+        "file": "trial.yaml",
+        "length": "equal training time: 1 minute a run",
+        "overrides": {},
+        "seeds": [0, 1],
+        "datasets": ["heart"],
+        "entries": ENTRIES,
+        "baseline": "labels only",
+        "ceiling": None,
+        "versions": {"semialign": "0", "python": "3"},
+        "commit": None,
+        "results": summarise(runs, entries=ENTRIES, baseline="labels only", ceiling=None),
+        "runs": runs,
+    }
+    (tmp_path / "bench.json").write_text(json.dumps(value))
+    return tmp_path
+
+
+def test_tables_charts_and_runs(output: Path) -> None:
+    text = report(output).read_text(encoding="utf-8")
+    headings = re.findall("<h2>(.*?)</h2>", text)
+    assert headings == ["About", "Results on heart", "Runs", "How to read this", "Settings and versions"]
+    assert "3 of 4" in text
+    assert "labels only: 2 seeds, median 0.700" in text
+    assert "labels only: median 0.700, quartiles 0.650 to 0.750, from 0.600 to 0.800, 3 cases" in text
+    assert "Dice of spleen, mean over seeds" in text
+    assert "Validation Dice over training time" in text
+    assert text.count('<a href="runs/') == 1
+    assert '<a href="runs/0/0/report.html">' in text
+    assert "failed: no space &lt;left&gt;" in text
+    assert "<b>" not in text
+    assert '<span data-sort="65">1 min 5 s</span>' in text
+
+
+def test_every_row_of_a_sortable_table_names_its_entry(output: Path) -> None:
+    text = report_bench(output).read_text(encoding="utf-8")
+    for found in re.findall(r'<table class="[^"]*sortable[^"]*">.*?</table>', text, re.DOTALL):
+        assert '<th scope="row"></th>' not in found
+        assert "<td></td>" not in found
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "bench.json").write_text("{}")
+    with pytest.raises(UserError, match="not the results of a benchmark"):
+        report(tmp_path)
