@@ -60,6 +60,31 @@ def test_decoder_asks_once_at_every_level(small: Make, name: str) -> None:
         assert not torch.allclose(changed, plain)
 
 
+# The decoder's first block at every resolution, finest first, by its name within the module.
+FIRST_BLOCKS = {
+    "own": [f"decoder.{level}.0" for level in range(4)],
+    "taef2": [f"decoder.{place}" for place in (18, 13, 8, 3)],
+    "sd": [f"vae.decoder.up_blocks.{number}.resnets.0" for number in (3, 2, 1, 0)],
+}
+
+
+@every
+def test_what_is_adapted_comes_straight_from_the_first_block(small: Make, name: str) -> None:
+    autoencoder, left, handed = small(name), {}, {}
+    for level, block in enumerate(FIRST_BLOCKS[name]):
+        autoencoder.get_submodule(block).register_forward_hook(
+            lambda _module, _inputs, output, level=level: left.update({level: output})
+        )
+
+    def adapt(level: int, values: Tensor) -> Tensor:
+        handed[level] = values
+        return values
+
+    autoencoder.decode(torch.randn(1, CHANNELS[name], 2, 2), adapt)
+    assert left.keys() == handed.keys() == set(range(4))
+    assert all(handed[level] is left[level] for level in left)
+
+
 @every
 def test_frozen_passes_gradients_on_and_takes_none(small: Make, name: str) -> None:
     autoencoder = freeze(small(name))
@@ -128,8 +153,9 @@ def test_hash_names_the_weights_and_nothing_else(small: Make, name: str) -> None
     assert weights_hash(small(name).double()) != first
 
 
-def test_hash_tells_swapped_weights_apart() -> None:
+def test_hash_tells_swapped_and_renamed_weights_apart() -> None:
     pair = torch.nn.ModuleDict({"a": torch.nn.Linear(2, 2), "b": torch.nn.Linear(2, 2)})
     swapped = torch.nn.ModuleDict({"b": pair["a"], "a": pair["b"]})
     assert weights_hash(pair) != weights_hash(swapped)
+    assert weights_hash(pair) != weights_hash(torch.nn.ModuleDict({"c": pair["a"], "d": pair["b"]}))
     assert weights_hash(pair) == weights_hash(torch.nn.ModuleDict({"b": pair["b"], "a": pair["a"]}))

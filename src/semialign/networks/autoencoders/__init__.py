@@ -29,7 +29,8 @@ def load_autoencoder(name: str, *, weights: Path | str | None = None) -> Autoenc
     from semialign.networks.autoencoders.base import freeze
 
     require_known(name, AUTOENCODERS, "autoencoder")
-    autoencoder = _load(name, weights).to(memory_format=torch.channels_last)
+    autoencoder = _load(name, weights)
+    autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # PyTorch's stubs lack it
     return autoencoder if name == "own" and weights is None else freeze(autoencoder)
 
 

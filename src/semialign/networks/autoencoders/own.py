@@ -129,7 +129,8 @@ class _Change(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         shortcut = values if self.stride == 1 else F.avg_pool2d(values, self.stride)
         branch: Tensor = self.branch(values)
-        return _refit(shortcut, self.width_out).to(branch.dtype) + branch
+        # The branch first: a sum takes the memory layout of its first term, and an image need not be channels-last.
+        return branch + _refit(shortcut, self.width_out).to(branch.dtype)
 
 
 class _Block(nn.Module):

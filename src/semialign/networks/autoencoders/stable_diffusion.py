@@ -28,7 +28,7 @@ class StableDiffusion(Autoencoder):
     def __init__(self, vae: nn.Module) -> None:
         super().__init__()
         self.vae: Any = vae
-        config = self.vae.config
+        config: Any = vae.config
         self.scale, self.latent_channels = config.scaling_factor, config.latent_channels
         self.feature_widths = self.decoder_widths = tuple(config.block_out_channels)
         self.factor = 2 ** (len(self.feature_widths) - 1)
