@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from semialign.common.errors import UserError, require_known
 from semialign.common.seeding import derive_seed, numpy_rng, torch_rng
 from semialign.common.types import Batch
+from semialign.data.geometry import with_axis
 from semialign.data.plan import Plan
 from semialign.data.store import Store, read_box
 from semialign.data.transforms import OUTSIDE, STRENGTHS, intensities, random_field, random_matrix, source_box, warp
@@ -20,7 +21,8 @@ class TwoStream(Dataset[Batch]):
     """Item ``step`` is that step's whole batch.
 
     Cases are drawn without replacement, epoch by epoch, over all ranks together: two ranks see different cases of one
-    order. ``batch`` is (labelled, unlabelled) patches a rank; a stream without cases is empty.
+    order. ``batch`` is (labelled, unlabelled) patches a rank; a stream without cases is empty. Under a plan of slices a
+    patch is of one slice of a volume, any one, or one that shows the class it is placed on.
     """
 
     def __init__(
@@ -84,17 +86,27 @@ class TwoStream(Dataset[Batch]):
         return int(numpy_rng(self.seed, self.stage, name, "order", epoch).permutation(cases)[place])
 
     def _patch(self, case: str, rng: np.random.Generator, labelled: bool) -> tuple[Tensor, Tensor | None]:
-        about, patch = self.store.about(case), np.array(self.plan.patch_size)
-        shape = np.array(about["shape"])
+        about, patch, axis = self.store.about(case), self.plan.patch_size, self.plan.slice_axis
         matrix = random_matrix(rng, self.strength, self.spacing, self.mirror)
-        field = random_field(rng, self.strength, patch.tolist())
-        centre = self._centre(rng, shape, patch, about["points"] if labelled else {})
-        low, high = (corner.tolist() for corner in source_box(matrix, centre, patch.tolist(), field))
-        box = torch.from_numpy(read_box(self.store.image(case), low, high, 0.0).astype(np.float32))
+        field = random_field(rng, self.strength, patch)
+        size = np.array(patch if axis is None else with_axis(patch, axis, 1))
+        centre = self._centre(rng, np.array(about["shape"]), size, about["points"] if labelled else {})
+        plane = None if axis is None else int(centre[axis])
+        centre = centre if axis is None else np.delete(centre, axis)
+        low, high = source_box(matrix, centre, patch, field)
+        box = torch.from_numpy(self._box(self.store.image(case), low, high, plane, 0.0).astype(np.float32))
         label = None
         if labelled:
-            label = torch.from_numpy(read_box(self.store.label(case), low, high, OUTSIDE).astype(np.int64))
-        return warp(box, label, matrix, centre - np.array(low), patch.tolist(), field)
+            label = torch.from_numpy(self._box(self.store.label(case), low, high, plane, OUTSIDE).astype(np.int64))
+        return warp(box, label, matrix, centre - low, patch, field)
+
+    def _box(self, array: Any, low: np.ndarray, high: np.ndarray, plane: int | None, outside: float) -> np.ndarray:
+        """Return a box of ``array``'s last axes, or one of its slice ``plane``."""
+        axis = self.plan.slice_axis
+        if axis is None or plane is None:
+            return read_box(array, low.tolist(), high.tolist(), outside)
+        low, high = np.insert(low, axis, plane), np.insert(high, axis, plane + 1)
+        return read_box(array, low.tolist(), high.tolist(), outside).squeeze(axis - len(low))
 
     def _centre(
         self, rng: np.random.Generator, shape: np.ndarray, patch: np.ndarray, points: dict[int, np.ndarray]
@@ -107,7 +119,7 @@ class TwoStream(Dataset[Batch]):
         if points and rng.random() < self.foreground:
             of_class = points[sorted(points)[rng.integers(len(points))]]
             point = of_class[rng.integers(len(of_class))] + (half % 1)
-            jitter = np.floor(rng.uniform(-0.25, 0.25, len(shape)) * patch)
+            jitter = np.where(patch > 1, np.floor(rng.uniform(-0.25, 0.25, len(shape)) * patch), 0)  # a slice stays
             centre = np.where(high > low, np.clip(point + jitter, low, np.maximum(low, high)), middle)
         return np.asarray(centre)
 

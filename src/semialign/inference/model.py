@@ -47,7 +47,11 @@ def load_trained(run: Path, *, checkpoint: str = "best", accelerator: str = "aut
     plan = from_mapping(Plan, state["plan"], str(path))
     classes: list[str] = state["class_names"]
     method = build_method(
-        state["method"], lambda: network_of_plan(plan, len(classes)), state["method_settings"], state["plugins"]
+        state["method"],
+        lambda: network_of_plan(plan, len(classes)),
+        state["method_settings"],
+        state["plugins"],
+        plan=plan,
     )
     load_weights(method, state["model"], path)
     device = _device(accelerator)

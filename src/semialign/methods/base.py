@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from semialign.common.errors import require_known
 from semialign.common.types import Batch, Progress, StepOutput
 from semialign.config import TrainingSettings, from_mapping
+from semialign.data.plan import Plan
 from semialign.methods import METHODS
 from semialign.networks.contract import Network
 from semialign.networks.initialise import initialise
@@ -41,16 +42,25 @@ class NoSettings:
 class Method(nn.Module, ABC):
     """A training method. All its state lives in parameters, buffers and submodules, so that a checkpoint is complete.
 
-    A subclass builds its networks with :meth:`student`, which keeps the order initialise, wrap, copy.
+    A subclass builds its networks with :meth:`student`, which keeps the order initialise, wrap, copy. ``plan`` says how
+    images were made; None where a method is tried without data.
     """
 
     stages: ClassVar[tuple[str, ...]] = ("train",)
     Settings: ClassVar[type] = NoSettings
     takes_plugins: ClassVar[bool] = True
 
-    def __init__(self, make_network: MakeNetwork, settings: Any = None, plugins: Sequence[Plugin] = ()) -> None:
+    def __init__(
+        self,
+        make_network: MakeNetwork,
+        settings: Any = None,
+        plugins: Sequence[Plugin] = (),
+        *,
+        plan: Plan | None = None,
+    ) -> None:
         super().__init__()
         self.make_network: MakeNetwork = make_network
+        self.plan = plan
         self.settings = settings if settings is not None else self.Settings()
         self.plugins = nn.ModuleList(plugins)
 
@@ -132,7 +142,12 @@ def plugin_class(name: str) -> type[Plugin]:
 
 
 def build_method(
-    name: str, make_network: MakeNetwork, settings: Mapping[str, Any], plugins: Mapping[str, Mapping[str, Any]]
+    name: str,
+    make_network: MakeNetwork,
+    settings: Mapping[str, Any],
+    plugins: Mapping[str, Mapping[str, Any]],
+    *,
+    plan: Plan | None = None,
 ) -> Method:
     """Return method ``name`` with checked settings and its plug-ins (name to settings)."""
     kind = method_class(name)
@@ -140,7 +155,7 @@ def build_method(
     for plugin, its in plugins.items():
         cls = plugin_class(plugin)
         made.append(cls(from_mapping(getattr(cls, "Settings", NoSettings), its, plugin)))
-    return kind(make_network, from_mapping(kind.Settings, settings, name), made)
+    return kind(make_network, from_mapping(kind.Settings, settings, name), made, plan=plan)
 
 
 def require_network(network: Any) -> None:

@@ -33,6 +33,7 @@ def train(
     accelerator: str = "auto",
     devices: int = 1,
     nodes: int = 1,
+    dimensions: int | None = None,
     report: bool = True,
     progress: Say | None = None,
 ) -> Path:
@@ -40,9 +41,9 @@ def train(
 
     ``settings``: any field of :class:`TrainingSettings`, of the method's own settings, or ``plugin.key``; they lie over
     the recipe's. ``split``, ``prepared``: the split, and where the prepared data lie or go; a recipe may name a split
-    and fields of the plan (see :func:`prepare`). ``init``: a run whose weights this one starts from. ``resume``: go on
-    with ``output`` from its last checkpoint, with the settings it was started with. Raises :class:`UserError` for
-    anything the user can mend.
+    and fields of the plan (see :func:`prepare`). ``dimensions``: 2 trains on the slices of volumes. ``init``: a run
+    whose weights this one starts from. ``resume``: go on with ``output`` from its last checkpoint, with the settings it
+    was started with. Raises :class:`UserError` for anything the user can mend.
     """
     import torch
 
@@ -52,7 +53,9 @@ def train(
     precision = _started_with(Path(output)) if resume and output else None
     fabric = _fabric(accelerator, devices, nodes, precision or training.precision)
     say = progress if progress is not None and fabric.is_global_zero else None
-    preparing = partial(prepare, data, split, recipe=recipe, output=prepared, accelerator=accelerator)
+    preparing = partial(
+        prepare, data, split, recipe=recipe, output=prepared, accelerator=accelerator, dimensions=dimensions
+    )
     ready = _prepare_once(fabric, preparing, say)
     run = (
         Path(output)
@@ -77,7 +80,9 @@ def train(
     from semialign.training.loop import Loop
 
     seed_step(training.seed, "start")
-    built = build_method(name, lambda: network_of_plan(ready.plan, ready.dataset.num_classes), own, plugins)
+    built = build_method(
+        name, lambda: network_of_plan(ready.plan, ready.dataset.num_classes), own, plugins, plan=ready.plan
+    )
     if init is not None and state is None:
         path = Path(init) / "best.pt" if (Path(init) / "best.pt").exists() else Path(init) / "last.pt"
         load_weights(built, load_run(path)["model"], path)
