@@ -14,6 +14,7 @@ from semialign.common.types import Batch
 from semialign.data.geometry import with_axis
 from semialign.data.plan import Plan
 from semialign.data.store import Store, read_box
+from semialign.data.symmetries import symmetries_of, turned
 from semialign.data.transforms import OUTSIDE, STRENGTHS, intensities, random_field, random_matrix, source_box, warp
 
 
@@ -22,7 +23,8 @@ class TwoStream(Dataset[Batch]):
 
     Cases are drawn without replacement, epoch by epoch, over all ranks together: two ranks see different cases of one
     order. ``batch`` is (labelled, unlabelled) patches a rank; a stream without cases is empty. Under a plan of slices a
-    patch is of one slice of a volume, any one, or one that shows the class it is placed on.
+    patch is of one slice of a volume, any one, or one that shows the class it is placed on. ``symmetries`` (2D):
+    patches are flipped and turned by quarters, as far as the plan flips at all, and changed in no other way.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class TwoStream(Dataset[Batch]):
         stage: str = "train",
         foreground: float = 0.5,
         augmentation: str = "default",
+        symmetries: bool = False,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -46,39 +49,48 @@ class TwoStream(Dataset[Batch]):
         self.seed, self.stage, self.rank, self.world = seed, stage, rank, world
         self.foreground = foreground
         require_known(augmentation, STRENGTHS, "augmentation")
-        self.strength = STRENGTHS[augmentation]
-        self.mirror = () if augmentation == "none" else plan.mirror_axes
+        self.strength = STRENGTHS["none" if symmetries else augmentation]
+        mirror = () if augmentation == "none" else plan.mirror_axes
+        self.mirror = () if symmetries else mirror
         self.spacing = plan.spacing or (1.0,) * plan.dimensions
+        self.symmetries = symmetries_of(plan.patch_size, self.spacing, mirror) if symmetries else ()
 
     def __getitem__(self, step: int) -> Batch:
         """Return the batch of ``step``."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # as in a worker: a sum's last bits depend on the number of threads
         try:
-            image_l, label_l, index_l = self._stream("labelled", step)
-            image_u, _, index_u = self._stream("unlabelled", step)
+            image_l, label_l, index_l, symmetry_l = self._stream("labelled", step)
+            image_u, _, index_u, symmetry_u = self._stream("unlabelled", step)
         finally:
             torch.set_num_threads(threads)
-        return Batch(image_l, label_l, image_u, index_l, index_u)
+        return Batch(image_l, label_l, image_u, index_l, index_u, symmetry_l, symmetry_u)
 
-    def _stream(self, name: str, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _stream(self, name: str, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         count = self.batch[name]
         chosen = [self._case(name, (step * self.world + self.rank) * count + i) for i in range(count)]
-        images, labels = [], []
+        images: list[Tensor] = []
+        labels: list[Tensor] = []
+        drawn: list[int] = []
         for i, index in enumerate(chosen):
             rng = numpy_rng(self.seed, self.stage, step, self.rank, name, i)
             image, label = self._patch(self.cases[name][index], rng, name == "labelled")
+            if self.symmetries:
+                drawn.append(self.symmetries[rng.integers(len(self.symmetries))])
+                image, label = turned(image, drawn[-1]), None if label is None else turned(label, drawn[-1])
             images.append(image)
             if label is not None:
                 labels.append(label)
+        indices = torch.tensor(chosen, dtype=torch.int64)
+        symmetries = torch.tensor(drawn, dtype=torch.int64) if self.symmetries else None
         if not images:
             empty = torch.zeros(0, len(self.plan.normalisation), *self.plan.patch_size)
-            return empty, torch.zeros(0, *self.plan.patch_size, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
+            return empty, torch.zeros(0, *self.plan.patch_size, dtype=torch.int64), indices, symmetries
         generator = torch_rng(self.seed, self.stage, step, self.rank, name, "intensities")
         # The unlabelled stream stays weak: its method makes the strong form, and the teacher needs the weak one.
         strength = self.strength if name == "labelled" else STRENGTHS["none"]
         image = intensities(torch.stack(images), strength, generator)
-        return image, torch.stack(labels) if labels else torch.zeros(0), torch.tensor(chosen)
+        return image, torch.stack(labels) if labels else torch.zeros(0), indices, symmetries
 
     def _case(self, name: str, position: int) -> int:
         cases = len(self.cases[name])

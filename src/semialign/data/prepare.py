@@ -57,6 +57,7 @@ def prepare(
     workers: int | None = None,
     accelerator: str = "auto",
     dimensions: int | None = None,
+    accept: Callable[[Plan], None] | None = None,
     progress: Say | None = None,
 ) -> Prepared:
     """Check ``data``, take its fingerprint, write plan and store; whatever is already done is not done again.
@@ -65,7 +66,8 @@ def prepare(
     trains. Labels are opened for labelled and validation cases alone. ``recipe``: its ``plan`` lies over the plan that
     is made. ``output``: default ``DATA/prepared/SPLIT``, or ``SPLIT-RECIPE`` for a recipe with a plan. A ``plan.yaml``
     that stands there is used as it is; it may not contradict the recipe. ``dimensions``: 2 makes a plan for the slices
-    of volumes; the default folder's name then ends in ``-2d``. ``workers``: processes; by default one a core, once
+    of volumes; the default folder's name then ends in ``-2d``. ``accept`` is shown the plan before the store is filled,
+    and may raise. ``workers``: processes; by default one a core, once
     enough work is left to pay for starting them. ``progress`` is called with (what, done, of). Raises
     :class:`UserError` for a faulty file or split.
     """
@@ -94,6 +96,8 @@ def prepare(
     plan = load_plan(plan_path)
     _require_fit(plan, dataset, fingerprint, f"{plan_path}: made for", "delete it and prepare again")
     require_agreement(plan, fields, plan_path, where)
+    if accept is not None:
+        accept(plan)
     done = Prepared(folder, dataset, parts, plan, fingerprint)
     make_folder(folder / "store")
     _fill_store(done, workers, say)

@@ -12,15 +12,15 @@ class UnitRange(nn.Module):
 
     The ends are those of the usual intensities: a CT's window, a picture's 0.5 and 99.5 percentiles over all channels
     (so that colours stay), three standard deviations of a z-score. Raises :class:`UserError` for other than one or
-    three channels.
+    three channels. Without a plan images are taken to lie in [-1, 1].
     """
 
     factor: Tensor
     offset: Tensor
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan | None) -> None:
         super().__init__()
-        channels = plan.normalisation
+        channels = (_AS_IT_IS,) if plan is None else plan.normalisation
         if len(channels) not in (1, 3):
             raise UserError(f"semigda: takes grey or RGB images, not {len(channels)} channels; leave some out")
         ends = [_ends(how) for how in channels]
@@ -37,6 +37,9 @@ class UnitRange(nn.Module):
         """Normalised image (B, C, H, W) to (B, 3, H, W) in [-1, 1]."""
         unit = (image.float() * self.factor + self.offset).clamp(-1, 1)
         return unit if unit.shape[1] == 3 else unit.expand(-1, 3, -1, -1).contiguous()
+
+
+_AS_IT_IS = Normalisation("ct", low=-1.0, high=1.0)
 
 
 def _ends(how: Normalisation) -> tuple[float, float]:

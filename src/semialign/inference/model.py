@@ -11,7 +11,7 @@ from semialign.config import from_mapping
 from semialign.data.plan import Plan
 from semialign.methods.base import Method, build_method
 from semialign.networks.build import network_of_plan
-from semialign.training.checkpoint import load_run, load_weights
+from semialign.training.checkpoint import load_method, load_run
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def load_trained(run: Path, *, checkpoint: str = "best", accelerator: str = "aut
         state["plugins"],
         plan=plan,
     )
-    load_weights(method, state["model"], path)
+    load_method(method, state, path)
     device = _device(accelerator)
     method = method.to(device).eval()
     return TrainedModel(plan, tuple(state["channel_names"]), classes, device, method, has_bfloat16(device))

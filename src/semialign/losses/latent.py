@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from semialign.common.components import keep_largest
+from semialign.losses.dice import soft_dice
 
 
 def labelled_alignment(mapped: Tensor, encoded: Tensor, *, anchor: Tensor) -> Tensor:
@@ -43,6 +44,26 @@ def soft_soft_dice(p: Tensor, target: Tensor, *, background: bool = False, smoot
 def mutual_dice(p: Tensor, q: Tensor, *, background: bool = False) -> Tensor:
     """Return ``soft_soft_dice(p, sg(q)) + soft_soft_dice(q, sg(p))`` of soft classes (B, K, H, W): 0 to 2."""
     return soft_soft_dice(p, q.detach(), background=background) + soft_soft_dice(q, p.detach(), background=background)
+
+
+def agreement(p: Tensor, q: Tensor, *, pseudo: str, target: Tensor | None = None) -> Tensor:
+    """Return what the soft classes (B, K, H, W) of two outputs teach each other, a scalar float32; 0 without images.
+
+    ``pseudo`` ``soft``: :func:`mutual_dice`; ``hard``: the Dice of both to ``target``, by default the
+    :func:`hard_pseudo_labels` of their mean.
+    """
+    if pseudo == "soft":
+        return mutual_dice(p, q)
+    target = hard_pseudo_labels((p + q) / 2) if target is None else target
+    return foreground_dice(p, target) + foreground_dice(q, target)
+
+
+def foreground_dice(p: Tensor, target: Tensor) -> Tensor:
+    """Return the Dice loss of soft classes (B, K, H, W) to labels (B, H, W), where -1 counts nowhere; 0 without images.
+
+    The mean over images and foreground classes, linear, smooth 1e-5.
+    """
+    return soft_dice(p, target, per_sample=True, background=False) if len(p) else p.sum()
 
 
 def hard_pseudo_labels(memberships: Tensor, *, groups: Sequence[Sequence[int]] | None = None) -> Tensor:

@@ -10,4 +10,5 @@ METHODS: dict[str, tuple[str, str, str]] = {
         "GradientAwareCrossPseudoSupervision",
         "cps with losses that rare classes count in (ECCV 2024)",
     ),
+    "semigda": ("semigda", "SemiGDA", "pictures segmented by a frozen autoencoder's decoder (CVPR 2026)"),
 }

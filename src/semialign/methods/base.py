@@ -4,14 +4,16 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from semialign.common.errors import require_known
+from semialign.common.errors import UserError, require_known
 from semialign.common.types import Batch, Progress, StepOutput
 from semialign.config import TrainingSettings, from_mapping
+from semialign.data.loader import TwoStream
 from semialign.data.plan import Plan
 from semialign.methods import METHODS
 from semialign.networks.contract import Network
@@ -32,6 +34,10 @@ class StageSettings:
     """Whether unlabelled patches are loaded at all."""
     parameters: tuple[str, ...] | None = None
     """Prefixes of the parameters that learn; the others are frozen (default: all that want a gradient)."""
+    symmetries: bool = False
+    """Whether pictures are only flipped and turned by quarters, whatever the run's augmentation."""
+    validates: bool = True
+    """Whether predictions mean anything yet, so that validation may choose the best checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +52,10 @@ class Method(nn.Module, ABC):
     images were made; None where a method is tried without data.
     """
 
-    stages: ClassVar[tuple[str, ...]] = ("train",)
+    stages: tuple[str, ...] = ("train",)
     Settings: ClassVar[type] = NoSettings
     takes_plugins: ClassVar[bool] = True
+    dimensions: ClassVar[tuple[int, ...]] = (2, 3)
 
     def __init__(
         self,
@@ -79,6 +86,12 @@ class Method(nn.Module, ABC):
         """Return the optimisers of ``stage``: one over everything that learns. The loop sets their learning rates."""
         learning = [p for p in self.parameters() if p.requires_grad]
         return [make_optimiser(learning, settings)]
+
+    def begin_stage(self, stage: str, step: int, data: TwoStream, folder: Path) -> None:
+        """Get ready for ``stage``, which begins at ``step`` (a resumed run's may be above 0), its weights loaded.
+
+        ``data``: what it trains on. ``folder``: of the run, for files that a resumed run may lack.
+        """
 
     @abstractmethod
     def losses(self, batch: Batch, progress: Progress) -> StepOutput:
@@ -139,6 +152,14 @@ def plugin_class(name: str) -> type[Plugin]:
     module, kind, _ = PLUGINS[name]
     found: type[Plugin] = getattr(importlib.import_module(f"semialign.plugins.{module}"), kind)
     return found
+
+
+def require_dimensions(name: str, dimensions: int) -> None:
+    """Raise :class:`UserError` where method ``name`` does not work in so many ``dimensions``."""
+    if dimensions not in method_class(name).dimensions:
+        raise UserError(
+            f"method {name} takes pictures and slices of volumes, not volumes; add --dimensions 2 for slices"
+        )
 
 
 def build_method(

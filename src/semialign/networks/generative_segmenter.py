@@ -1,6 +1,7 @@
 """SemiGDA's network: two latents of one image, decoded by one frozen decoder (arXiv 2604.23274)."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ class GenerativeSegmenter(nn.Module):
         self, autoencoder: Autoencoder, *, size: str, stored: bool, image_adapter: bool, mask_adapter: bool
     ) -> None:
         super().__init__()
-        # In a list it is no submodule: neither saved nor moved with the others.
+        # In a list it is no submodule, and so not saved.
         self._kept = [autoencoder]
         if stored:
             self.stored = autoencoder
@@ -40,10 +41,18 @@ class GenerativeSegmenter(nn.Module):
         self.image_adapter = SkipAdapters(autoencoder.feature_widths, widths) if image_adapter else None
         self.mask_adapter = SkipAdapters(self.encoder.feature_widths, widths) if mask_adapter else None
 
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # PyTorch's stubs lack it
+
     @property
     def autoencoder(self) -> Autoencoder:
-        """The autoencoder, where the mapper is."""
-        return self._kept[0].to(next(self.mapper.parameters()).device)
+        """The autoencoder, stored or not."""
+        return self._kept[0]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Move an autoencoder that is no submodule along with the others."""
+        if not hasattr(self, "stored"):
+            self._kept[0]._apply(fn, recurse)
+        return super()._apply(fn, recurse)
 
     @torch.no_grad()
     def encode(self, picture: Tensor) -> Encoded:

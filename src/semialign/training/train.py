@@ -47,6 +47,8 @@ def train(
     """
     import torch
 
+    from semialign.methods.base import require_dimensions
+
     name, training, own, plugins = resolve(method, recipe, settings or {})
     if devices < 1 or nodes < 1:
         raise UserError(f"--devices {devices} --nodes {nodes}: must be at least 1")
@@ -54,7 +56,14 @@ def train(
     fabric = _fabric(accelerator, devices, nodes, precision or training.precision)
     say = progress if progress is not None and fabric.is_global_zero else None
     preparing = partial(
-        prepare, data, split, recipe=recipe, output=prepared, accelerator=accelerator, dimensions=dimensions
+        prepare,
+        data,
+        split,
+        recipe=recipe,
+        output=prepared,
+        accelerator=accelerator,
+        dimensions=dimensions,
+        accept=lambda plan: require_dimensions(name, plan.dimensions),
     )
     ready = _prepare_once(fabric, preparing, say)
     run = (
@@ -71,21 +80,20 @@ def train(
         if precision is None and asked.precision != training.precision:
             raise UserError(f"{run}: was started with precision={training.precision}; add --output {run}")
         _require_same_split(run, ready.split)
-    _notes(ready, name)
-
     from semialign.common.seeding import seed_step
     from semialign.methods.base import build_method
     from semialign.networks.build import network_of_plan
-    from semialign.training.checkpoint import load_run, load_weights
+    from semialign.training.checkpoint import load_method, load_run
     from semialign.training.loop import Loop
 
     seed_step(training.seed, "start")
     built = build_method(
         name, lambda: network_of_plan(ready.plan, ready.dataset.num_classes), own, plugins, plan=ready.plan
     )
+    _notes(ready, built, name)
     if init is not None and state is None:
         path = Path(init) / "best.pt" if (Path(init) / "best.pt").exists() else Path(init) / "last.pt"
-        load_weights(built, load_run(path)["model"], path)
+        load_method(built, load_run(path), path)
     fabric.barrier()  # every process has seen that no run was there
     # Only now, when all that was asked for is known to fit: a run folder stands for a run that began.
     if fabric.is_global_zero:
@@ -306,15 +314,12 @@ def _open_run(run: Path, described: dict[str, Any], resume: bool) -> dict[str, A
     return None
 
 
-def _notes(ready: Prepared, name: str) -> None:
+def _notes(ready: Prepared, method: Any, name: str) -> None:
     import warnings
-
-    from semialign.methods.base import method_class
 
     for warning in ready.fingerprint["warnings"][:20]:
         warnings.warn(warning, stacklevel=3)
-    kind = method_class(name)
-    if not ready.split.unlabelled and any(kind.stage_settings(None, s).uses_unlabelled for s in kind.stages):  # type: ignore[arg-type]
+    if not ready.split.unlabelled and any(method.stage_settings(stage).uses_unlabelled for stage in method.stages):
         warnings.warn(f"no unlabelled case: {name} trains on labels alone", stacklevel=3)
 
 
