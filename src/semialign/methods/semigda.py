@@ -62,7 +62,10 @@ class SemiGDA(Method):
         )
         factor = self.network.autoencoder.factor
         if plan is not None and any(side % factor for side in plan.patch_size):
-            raise UserError(f"semigda: the plan's patch_size {list(plan.patch_size)} must be multiples of {factor}")
+            sides = list(plan.patch_size)
+            raise UserError(
+                f"semigda: patch_size {sides} must be multiples of {factor}; change plan.yaml and prepare again"
+            )
         self.external = {} if s.own else {"autoencoder": weights_hash(self.network.autoencoder)}
         self.frozen = FrozenLatents(self.network)
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from semialign.common.errors import UserError
 from semialign.networks.autoencoders.base import Autoencoder, Encoded
 from semialign.networks.latent_mapper import WIDTHS, LatentMapper
 from semialign.networks.residual_encoder import PRESETS, Encoding, ResidualEncoder
@@ -38,6 +39,8 @@ class GenerativeSegmenter(nn.Module):
         channels, widths = autoencoder.latent_channels, autoencoder.decoder_widths
         self.mapper = LatentMapper(channels, widths=WIDTHS[size])
         self.encoder = ResidualEncoder(channels, **PRESETS[size])
+        if autoencoder.factor != self.encoder.factor:
+            raise UserError(f"the autoencoder's factor must be {self.encoder.factor}, not {autoencoder.factor}")
         self.image_adapter = SkipAdapters(autoencoder.feature_widths, widths) if image_adapter else None
         self.mask_adapter = SkipAdapters(self.encoder.feature_widths, widths) if mask_adapter else None
 

@@ -74,7 +74,7 @@ def load_weights(module: torch.nn.Module, weights: dict[str, Any], path: Path) -
     module.load_state_dict(weights)
 
 
-def load_method(method: Method, state: dict[str, Any], path: Path) -> None:
+def load_method(method: "Method", state: dict[str, Any], path: Path) -> None:
     """Load the weights of ``state``, read from ``path``, as :func:`load_weights` does.
 
     Also raises :class:`UserError` where frozen weights that it names but does not hold are other ones here.
