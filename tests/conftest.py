@@ -72,9 +72,11 @@ def _matrix() -> Iterator[Any]:
     from semialign.plugins import PLUGINS
 
     for number, method in enumerate(METHODS):
-        for plugin in (None, *(PLUGINS if method_class(method).takes_plugins else ())):
-            for dims in (2, 3):
-                sampled = dims == 2 + number % 2 if plugin is None else method == "mean-teacher" and dims == 3
+        kind = method_class(method)
+        for plugin in (None, *(PLUGINS if kind.takes_plugins else ())):
+            for dims in kind.dimensions:
+                turn = kind.dimensions[number % len(kind.dimensions)]
+                sampled = dims == turn if plugin is None else method == "mean-teacher" and dims == 3
                 yield pytest.param(Case(method, plugin, dims), marks=[] if sampled else [pytest.mark.full])
 
 

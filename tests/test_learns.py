@@ -17,6 +17,19 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(handle))
 
 
+def _stages(run: Path) -> list[tuple[int, int, Any]]:
+    """Return the steps before each stage of the run's method, the stage's own, and what it asked for."""
+    from semialign.inference.model import load_trained
+
+    method, stages, before = load_trained(run, accelerator="cpu").method, [], 0
+    for stage in method.stages:
+        asked = method.stage_settings(stage)
+        stages.append((before, round(50 * asked.share), asked))
+        before += stages[-1][1]
+    assert before == 50
+    return stages
+
+
 def _score(data: Any, predict: Callable[[torch.Tensor], torch.Tensor]) -> float:
     from semialign.training.validation import mean_dice, validate_case
 
@@ -30,7 +43,12 @@ def test_learns_the_blobs(case: Any, trained: Callable[[Any], Path], tiny: dict[
 
     run = trained(case)
     rows = _rows(run / "validation.csv")
-    assert [row["step"] for row in rows] == ["25", "50"]
+    assert [int(row["step"]) for row in rows] == [
+        before + step
+        for before, length, asked in _stages(run)
+        if asked.validates
+        for step in ((length + 1) // 2, length)
+    ]
     best = max(float(row["mean_dice"]) for row in rows)
     assert best > BAR
     # What was written down is what the reloaded model does; it predicts in half precision where the processor has it.
@@ -39,7 +57,11 @@ def test_learns_the_blobs(case: Any, trained: Callable[[Any], Path], tiny: dict[
 
 def test_the_loss_falls(case: Any, trained: Callable[[Any], Path]) -> None:
     rows = _rows(trained(case) / "log.csv")
-    assert [int(row["step"]) for row in rows] == [10, 20, 30, 40, 50]
+    stages = _stages(trained(case))
+    assert [int(row["step"]) for row in rows] == [
+        before + step for before, length, _ in stages for step in sorted({*range(10, length + 1, 10), length})
+    ]
+    rows = [row for row in rows if int(row["step"]) > stages[-1][0]]  # of the stage that segments
     first, last = rows[0], rows[-1]
     supervised = [name for name in first if name.startswith("supervised")]
     assert supervised

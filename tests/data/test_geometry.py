@@ -29,6 +29,7 @@ class Geometry:
     """The part of a plan that geometry reads."""
 
     dimensions: int = 3
+    slice_axis: int | None = None
     spacing: tuple[float, ...] | None = None
     volume_size: tuple[int, ...] | None = None
     picture_size: tuple[int, int] | None = None

@@ -294,7 +294,7 @@ def test_plans_from_before_there_was_a_choice_of_network(path: Path, small_train
     from semialign.data.plan import with_defaults
     from semialign.inference.model import load_trained
 
-    newer = {"network": "unet", "norm": "instance", "dropout": False}
+    newer = {"network": "unet", "norm": "instance", "dropout": False, "slice_axis": None}
     values = yaml.safe_load(path.read_text())
     assert {name: values.pop(name) for name in newer} == newer
     before = load_plan(path)

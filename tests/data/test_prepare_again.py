@@ -202,7 +202,7 @@ def test_a_plan_of_pictures_does_not_fit_volumes(data: Data, tmp_path: Path) -> 
     flat = prepare(pictures(tmp_path / "pictures"), output=tmp_path / "flat", accelerator="cpu")
     shutil.copy(flat.folder / "plan.yaml", data.out / "plan.yaml")
     edit(data, normalisation=[{"scheme": "z-score"}])
-    with pytest.raises(UserError, match=r"plan.yaml: made for 2D images; delete it"):
+    with pytest.raises(UserError, match=r"plan.yaml: made for pictures, not volumes .*; delete it"):
         data.prepare()
 
 

@@ -23,6 +23,13 @@ def _step(method: Any, batch: Any, progress: Progress = MIDDLE) -> tuple[Tensor,
     return total, terms
 
 
+class Counted:
+    """Stands for a stream whose labels hold these voxels."""
+
+    def label_voxels(self, num_classes: int) -> Tensor:
+        return torch.tensor([900, 90, 9])
+
+
 def _supervised(logits: Tensor, label: Tensor, weights: Tensor) -> float:
     """Weighted cross-entropy and ``1 -`` the mean weighted foreground Dice, class by class."""
     seen, p = label >= 0, logits.softmax(1)
@@ -35,10 +42,9 @@ def _supervised(logits: Tensor, label: Tensor, weights: Tensor) -> float:
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-def test_by_hand(small_method: Make, small_batch: Make, dims: int) -> None:
+def test_by_hand(small_method: Make, small_batch: Make, dims: int, tmp_path: Path) -> None:
     method, batch = small_method("dhc", dims, weight=0.3, rampup_steps=0), small_batch(dims)
-    voxels = torch.tensor([900, 90, 9])
-    method.begin(lambda: voxels)
+    method.begin_stage("train", 0, Counted(), tmp_path)
     total, terms = _step(method, batch)
     image = torch.cat([batch.image_l, batch.image_u])
     logits = [method.first(image).logits, method.second(image).logits]
@@ -77,9 +83,9 @@ def test_weights_are_kept_after_the_step(small_method: Make, small_batch: Make) 
     assert all(torch.equal(value, kept[name]) for name, value in method.state_dict().items())
 
 
-def test_the_rare_weights_wait_for_pseudo_labels(small_method: Make, small_batch: Make) -> None:
+def test_the_rare_weights_wait_for_pseudo_labels(small_method: Make, small_batch: Make, tmp_path: Path) -> None:
     method = small_method("dhc", start=0.5)
-    method.begin(lambda: torch.tensor([900, 90, 9]))
+    method.begin_stage("train", 0, Counted(), tmp_path)
     _step(method, small_batch(), Progress("train", 10, 100))
     method.after_step(Progress("train", 10, 100))
     torch.testing.assert_close(method.distribution.weights, torch.tensor([0.0, 1.5, 3.0]))

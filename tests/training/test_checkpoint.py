@@ -222,9 +222,8 @@ def test_reloads_bit_equal(case: Any, trained: Callable[[Any], Path], tiny: dict
         state = load_checkpoint(run / f"{name}.pt")
         torch.manual_seed(123)
         classes = len(state["class_names"])
-        method = build_method(
-            case.method, lambda n=classes: network_of_plan(plan, n), state["method_settings"], state["plugins"]
-        )
+        settings, plugins = state["method_settings"], state["plugins"]
+        method = build_method(case.method, lambda n=classes: network_of_plan(plan, n), settings, plugins, plan=plan)
         method.load_state_dict(state["model"])
         loaded = load_trained(run, checkpoint=name, accelerator="cpu")
         with torch.inference_mode():

@@ -88,3 +88,32 @@ def test_mean_of_nothing_is_zero() -> None:
     mean, per_class = mean_dice([np.array([np.nan])])
     assert mean == 0
     assert np.isnan(per_class[0])
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_slices_by_hand(tmp_path: Any, tiny_3d: Any, axis: int) -> None:
+    # A network that calls the brighter half of every slice foreground: its answer is known without any window.
+    rng = np.random.default_rng(axis)
+    shown, label = rng.normal(size=(1, 5, 6, 7)).astype(np.float32), rng.integers(-1, 2, (5, 6, 7)).astype(np.int16)
+    seen: list[torch.Size] = []
+
+    def predict(windows: torch.Tensor) -> torch.Tensor:
+        seen.append(windows.shape)
+        bright = (windows[:, 0] > windows[:, 0].flatten(1).median(1).values[:, None, None]).float()
+        return torch.stack([1 - bright, bright], 1)
+
+    store = Store(tmp_path)
+    store.write("x", shown, label, "key", slice_axis=axis)
+    size = tuple(int(n) for n in np.delete(label.shape, axis))
+    plan = dataclasses.replace(tiny_3d.prepared.plan, dimensions=2, slice_axis=axis, patch_size=size)
+    dice = validate_case(predict, store, plan, "x", 2)
+    assert {shape[1:] for shape in seen} == {(1, *size)}
+    image = np.asarray(store.image("x")[:])[0].astype(np.float32)
+    expected = np.zeros(label.shape, bool)
+    for place in range(label.shape[axis]):
+        where = tuple(place if a == axis else slice(None) for a in range(3))
+        values = np.sort(image[where].ravel())
+        expected[where] = image[where] > values[(len(values) - 1) // 2]
+    expected &= label >= 0
+    both = (expected & (label == 1)).sum()
+    assert dice.tolist() == [pytest.approx(2 * both / (expected.sum() + (label == 1).sum()))]

@@ -1,4 +1,4 @@
-"""Bring a published data set into the layout: synapse, amos, msd, left-atrium, acdc, busi, polyp or nnunet."""
+"""Bring a published data set into the layout: synapse, amos, msd, acdc, busi, isic-2018, bcss, polyp, nnunet, ..."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ class Arguments:
     """Arguments of ``semialign import``."""
 
     kind: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="KIND")]
-    """Which published form: synapse, amos, msd, left-atrium, acdc, busi, polyp or nnunet."""
+    """Which published form: synapse, amos, msd, left-atrium, acdc, busi, isic-2018, bcss, polyp or nnunet."""
     source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
     """The unpacked data set as published."""
     target: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="TARGET")]
@@ -28,7 +28,7 @@ class Arguments:
     normals: bool = False
     """busi: take the pictures without lesion too."""
     test_images: bool = True
-    """synapse, amos, msd, nnunet, acdc: take the published test images too, without label where none is published."""
+    """synapse, amos, msd, nnunet, acdc, isic-2018: take the published test images too, with labels if there are any."""
 
 
 def run(arguments: Arguments) -> None:

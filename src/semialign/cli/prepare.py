@@ -17,11 +17,13 @@ class Arguments:
     recipe: str | None = None
     """A shipped recipe's name or a YAML file, whose plan lies over the one that is made."""
     output: Path | None = None
-    """Where to write (default: DATA/prepared/SPLIT; SPLIT-RECIPE for a recipe with a plan)."""
+    """Where to write (default: DATA/prepared/SPLIT; SPLIT-RECIPE for a recipe with a plan; SPLIT-2d for slices)."""
     workers: int | None = None
     """Processes (default: one a core)."""
     accelerator: str = "auto"
     """What to plan for: auto, cpu or cuda."""
+    dimensions: int | None = None
+    """2: see volumes as stacks of slices, with a 2D network (default: what the images are, or the recipe says)."""
 
 
 def run(arguments: Arguments) -> None:
@@ -37,6 +39,7 @@ def run(arguments: Arguments) -> None:
             output=arguments.output,
             workers=arguments.workers,
             accelerator=arguments.accelerator,
+            dimensions=arguments.dimensions,
             progress=progress,
         )
     warnings = done.fingerprint["warnings"]
@@ -47,6 +50,7 @@ def run(arguments: Arguments) -> None:
     parts = ", ".join(f"{n} {part}" for part, n in done.fingerprint["parts"].items())
     plan = done.plan
     print(f"{done.dataset.name}: {parts}; patches of {' x '.join(map(str, plan.patch_size))}", end="")
+    print(f" of slices across axis {plan.slice_axis}" if plan.slice_axis is not None else "", end="")
     print(f" at {' x '.join(f'{s:g}' for s in plan.spacing)} mm" if plan.spacing else "", end="")
     print(f" of volumes resized to {' x '.join(map(str, plan.volume_size))}" if plan.volume_size else "")
     print(f"plan: {done.folder / 'plan.yaml'}")

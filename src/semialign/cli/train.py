@@ -43,6 +43,8 @@ class Arguments:
     """Processes a machine, one a GPU."""
     nodes: int = 1
     """Machines."""
+    dimensions: int | None = None
+    """2: see volumes as stacks of slices, with a 2D network (default: what the images are, or the recipe says)."""
 
 
 def run(arguments: Arguments) -> None:
@@ -73,6 +75,7 @@ def run(arguments: Arguments) -> None:
             accelerator=arguments.accelerator,
             devices=arguments.devices,
             nodes=arguments.nodes,
+            dimensions=arguments.dimensions,
             progress=progress,
         )
     if first_process():

@@ -26,6 +26,9 @@ class Batch(NamedTuple):
     image_u: Tensor  # (U, C_in, *S) float32
     index_l: Tensor  # (L,) int64: which case of the labelled list
     index_u: Tensor  # (U,) int64: which case of the unlabelled list
+    # (L,) and (U,) int64, in a stage of symmetries alone: see semialign.data.symmetries.turned
+    symmetry_l: Tensor | None = None
+    symmetry_u: Tensor | None = None
 
 
 class Output(NamedTuple):

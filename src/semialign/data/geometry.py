@@ -2,10 +2,12 @@
 
 Volumes are turned to the nearest RAS order of axes (canonical) and resampled to the plan's spacing; pictures are
 resampled to the plan's size, and volumes too where the plan names one. Nothing is interpolated for the orientation:
-axes are only swapped and flipped.
+axes are only swapped and flipped. Volumes of which a network sees slices stay volumes here, in as many slices as they
+have: only the two axes of the slices are resampled.
 """
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -13,17 +15,23 @@ from semialign.common.errors import UserError
 from semialign.data.image_io import Grid, Image
 from semialign.data.resample import resize, resize_label
 
+T = TypeVar("T")
+
 
 class GeometryPlan(Protocol):
     """What this module reads of a plan."""
 
     @property
     def dimensions(self) -> int:
-        """2 for pictures, 3 for volumes."""
+        """2 for pictures and slices of volumes, 3 for volumes."""
+
+    @property
+    def slice_axis(self) -> int | None:
+        """The canonical axis across which volumes are cut into slices; ``None`` for pictures and whole volumes."""
 
     @property
     def spacing(self) -> tuple[float, ...] | None:
-        """Voxel size in mm along the canonical axes, or ``None`` to keep each volume's own."""
+        """Voxel size in mm along the canonical axes (those of a slice), or ``None`` to keep each volume's own."""
 
     @property
     def volume_size(self) -> tuple[int, ...] | None:
@@ -31,14 +39,15 @@ class GeometryPlan(Protocol):
 
     @property
     def picture_size(self) -> tuple[int, ...] | None:
-        """Rows and columns of a picture, or ``None`` to keep each picture's own."""
+        """Rows and columns of a picture, or a slice's size, or ``None`` to keep each one's own."""
 
 
 def require_fit(grid: Grid, plan: GeometryPlan) -> None:
     """Raise :class:`UserError` where the image's dimensionality is not the plan's."""
-    if grid.picture and plan.dimensions != 2:
+    pictures = plan.dimensions == 2 and plan.slice_axis is None
+    if grid.picture and not pictures:
         raise UserError("a picture, but the model is for volumes; give volumes (NIfTI, NRRD, MHA, DICOM series)")
-    if not grid.picture and plan.dimensions != 3:
+    if not grid.picture and pictures:
         raise UserError("a volume, but the model is for pictures; give pictures (PNG, JPG, TIFF)")
 
 
@@ -77,15 +86,20 @@ def canonical_spacing(grid: Grid) -> tuple[float, ...]:
 def network_shape(grid: Grid, plan: GeometryPlan) -> tuple[int, ...]:
     """Return the size (*S) that an image on ``grid`` has for the network. Errors as :func:`require_fit`."""
     require_fit(grid, plan)
-    shape = canonical_shape(grid)
-    if grid.picture:
-        return shape if plan.picture_size is None else tuple(plan.picture_size)
-    if plan.volume_size is not None:
-        return tuple(plan.volume_size)
-    if plan.spacing is None:
+    shape, axis = canonical_shape(grid), plan.slice_axis
+    size = plan.picture_size if plan.dimensions == 2 else plan.volume_size
+    if size is not None:
+        return tuple(size) if axis is None else with_axis(size, axis, shape[axis])
+    if grid.picture or plan.spacing is None:
         return shape
     own = canonical_spacing(grid)
-    return tuple(max(1, round(n * s / t)) for n, s, t in zip(shape, own, plan.spacing, strict=True))
+    spacing = plan.spacing if axis is None else with_axis(plan.spacing, axis, own[axis])
+    return tuple(max(1, round(n * s / t)) for n, s, t in zip(shape, own, spacing, strict=True))
+
+
+def with_axis(within: Sequence[T], axis: int, across: T) -> tuple[T, ...]:
+    """Return the three numbers of a volume from the two ``within`` a slice and the one ``across`` slices."""
+    return (*within[:axis], across, *within[axis:])
 
 
 def network_spacing(grid: Grid, plan: GeometryPlan) -> tuple[float, ...]:

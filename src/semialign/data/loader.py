@@ -11,8 +11,10 @@ from torch.utils.data import DataLoader, Dataset
 from semialign.common.errors import UserError, require_known
 from semialign.common.seeding import derive_seed, numpy_rng, torch_rng
 from semialign.common.types import Batch
+from semialign.data.geometry import with_axis
 from semialign.data.plan import Plan
 from semialign.data.store import Store, read_box
+from semialign.data.symmetries import symmetries_of, turned
 from semialign.data.transforms import OUTSIDE, STRENGTHS, intensities, random_field, random_matrix, source_box, warp
 
 
@@ -20,7 +22,9 @@ class TwoStream(Dataset[Batch]):
     """Item ``step`` is that step's whole batch.
 
     Cases are drawn without replacement, epoch by epoch, over all ranks together: two ranks see different cases of one
-    order. ``batch`` is (labelled, unlabelled) patches a rank; a stream without cases is empty.
+    order. ``batch`` is (labelled, unlabelled) patches a rank; a stream without cases is empty. Under a plan of slices a
+    patch is of one slice of a volume, any one, or one that shows the class it is placed on. ``symmetries`` (2D):
+    patches are flipped and turned by quarters, as far as the plan flips at all, and changed in no other way.
     """
 
     def __init__(
@@ -35,6 +39,7 @@ class TwoStream(Dataset[Batch]):
         stage: str = "train",
         foreground: float = 0.5,
         augmentation: str = "default",
+        symmetries: bool = False,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -44,39 +49,56 @@ class TwoStream(Dataset[Batch]):
         self.seed, self.stage, self.rank, self.world = seed, stage, rank, world
         self.foreground = foreground
         require_known(augmentation, STRENGTHS, "augmentation")
-        self.strength = STRENGTHS[augmentation]
-        self.mirror = () if augmentation == "none" else plan.mirror_axes
+        self.strength = STRENGTHS["none" if symmetries else augmentation]
+        mirror = () if augmentation == "none" else plan.mirror_axes
+        self.mirror = () if symmetries else mirror
         self.spacing = plan.spacing or (1.0,) * plan.dimensions
+        self.symmetries = symmetries_of(plan.patch_size, self.spacing, mirror) if symmetries else ()
+
+    def label_voxels(self, num_classes: int) -> Tensor:
+        """Return the voxels (C,) of every class in the stored labels of the labelled cases."""
+        total = torch.zeros(num_classes, dtype=torch.int64)
+        for case in self.cases["labelled"]:
+            label = torch.from_numpy(np.asarray(self.store.label(case)[:]).astype(np.int64))
+            total += torch.bincount(label[label >= 0], minlength=num_classes)
+        return total
 
     def __getitem__(self, step: int) -> Batch:
         """Return the batch of ``step``."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # as in a worker: a sum's last bits depend on the number of threads
         try:
-            image_l, label_l, index_l = self._stream("labelled", step)
-            image_u, _, index_u = self._stream("unlabelled", step)
+            image_l, label_l, index_l, symmetry_l = self._stream("labelled", step)
+            image_u, _, index_u, symmetry_u = self._stream("unlabelled", step)
         finally:
             torch.set_num_threads(threads)
-        return Batch(image_l, label_l, image_u, index_l, index_u)
+        return Batch(image_l, label_l, image_u, index_l, index_u, symmetry_l, symmetry_u)
 
-    def _stream(self, name: str, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _stream(self, name: str, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         count = self.batch[name]
         chosen = [self._case(name, (step * self.world + self.rank) * count + i) for i in range(count)]
-        images, labels = [], []
+        images: list[Tensor] = []
+        labels: list[Tensor] = []
+        drawn: list[int] = []
         for i, index in enumerate(chosen):
             rng = numpy_rng(self.seed, self.stage, step, self.rank, name, i)
             image, label = self._patch(self.cases[name][index], rng, name == "labelled")
+            if self.symmetries:
+                drawn.append(self.symmetries[rng.integers(len(self.symmetries))])
+                image, label = turned(image, drawn[-1]), None if label is None else turned(label, drawn[-1])
             images.append(image)
             if label is not None:
                 labels.append(label)
+        indices = torch.tensor(chosen, dtype=torch.int64)
+        symmetries = torch.tensor(drawn, dtype=torch.int64) if self.symmetries else None
         if not images:
             empty = torch.zeros(0, len(self.plan.normalisation), *self.plan.patch_size)
-            return empty, torch.zeros(0, *self.plan.patch_size, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
+            return empty, torch.zeros(0, *self.plan.patch_size, dtype=torch.int64), indices, symmetries
         generator = torch_rng(self.seed, self.stage, step, self.rank, name, "intensities")
         # The unlabelled stream stays weak: its method makes the strong form, and the teacher needs the weak one.
         strength = self.strength if name == "labelled" else STRENGTHS["none"]
         image = intensities(torch.stack(images), strength, generator)
-        return image, torch.stack(labels) if labels else torch.zeros(0), torch.tensor(chosen)
+        return image, torch.stack(labels) if labels else torch.zeros(0), indices, symmetries
 
     def _case(self, name: str, position: int) -> int:
         cases = len(self.cases[name])
@@ -84,17 +106,27 @@ class TwoStream(Dataset[Batch]):
         return int(numpy_rng(self.seed, self.stage, name, "order", epoch).permutation(cases)[place])
 
     def _patch(self, case: str, rng: np.random.Generator, labelled: bool) -> tuple[Tensor, Tensor | None]:
-        about, patch = self.store.about(case), np.array(self.plan.patch_size)
-        shape = np.array(about["shape"])
+        about, patch, axis = self.store.about(case), self.plan.patch_size, self.plan.slice_axis
         matrix = random_matrix(rng, self.strength, self.spacing, self.mirror)
-        field = random_field(rng, self.strength, patch.tolist())
-        centre = self._centre(rng, shape, patch, about["points"] if labelled else {})
-        low, high = (corner.tolist() for corner in source_box(matrix, centre, patch.tolist(), field))
-        box = torch.from_numpy(read_box(self.store.image(case), low, high, 0.0).astype(np.float32))
+        field = random_field(rng, self.strength, patch)
+        size = np.array(patch if axis is None else with_axis(patch, axis, 1))
+        centre = self._centre(rng, np.array(about["shape"]), size, about["points"] if labelled else {})
+        plane = None if axis is None else int(centre[axis])
+        centre = centre if axis is None else np.delete(centre, axis)
+        low, high = source_box(matrix, centre, patch, field)
+        box = torch.from_numpy(self._box(self.store.image(case), low, high, plane, 0.0).astype(np.float32))
         label = None
         if labelled:
-            label = torch.from_numpy(read_box(self.store.label(case), low, high, OUTSIDE).astype(np.int64))
-        return warp(box, label, matrix, centre - np.array(low), patch.tolist(), field)
+            label = torch.from_numpy(self._box(self.store.label(case), low, high, plane, OUTSIDE).astype(np.int64))
+        return warp(box, label, matrix, centre - low, patch, field)
+
+    def _box(self, array: Any, low: np.ndarray, high: np.ndarray, plane: int | None, outside: float) -> np.ndarray:
+        """Return a box of ``array``'s last axes, or one of its slice ``plane``."""
+        axis = self.plan.slice_axis
+        if axis is None or plane is None:
+            return read_box(array, low.tolist(), high.tolist(), outside)
+        low, high = np.insert(low, axis, plane), np.insert(high, axis, plane + 1)
+        return read_box(array, low.tolist(), high.tolist(), outside).squeeze(axis - len(low))
 
     def _centre(
         self, rng: np.random.Generator, shape: np.ndarray, patch: np.ndarray, points: dict[int, np.ndarray]
@@ -107,7 +139,7 @@ class TwoStream(Dataset[Batch]):
         if points and rng.random() < self.foreground:
             of_class = points[sorted(points)[rng.integers(len(points))]]
             point = of_class[rng.integers(len(of_class))] + (half % 1)
-            jitter = np.floor(rng.uniform(-0.25, 0.25, len(shape)) * patch)
+            jitter = np.where(patch > 1, np.floor(rng.uniform(-0.25, 0.25, len(shape)) * patch), 0)  # a slice stays
             centre = np.where(high > low, np.clip(point + jitter, low, np.maximum(low, high)), middle)
         return np.asarray(centre)
 

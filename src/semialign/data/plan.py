@@ -41,13 +41,15 @@ class Plan:
     """Written by ``semialign prepare``; edit ``plan.yaml`` and prepare again to change anything."""
 
     dimensions: int
-    """2 for pictures, 3 for volumes."""
+    """2 for pictures and for slices of volumes, 3 for volumes."""
+    slice_axis: int | None = None
+    """Slices: the axis across which volumes are cut, 0 right-left, 1 back-front, 2 foot-head; null for all else."""
     spacing: tuple[float, ...] | None
-    """Volumes: mm between voxels after resampling, along right-left, back-front, foot-head."""
+    """Volumes: mm between voxels after resampling, along right-left, back-front, foot-head (of slices, two of them)."""
     volume_size: tuple[int, ...] | None = None
     """Volumes: every one is resized to so many voxels along these axes, whatever its extent; ``spacing`` is null."""
     picture_size: tuple[int, ...] | None
-    """Pictures: every picture is resized to these rows and columns; null leaves sizes alone."""
+    """Pictures, slices: every one is resized to so many voxels along its two axes; null leaves sizes alone."""
     normalisation: tuple[Normalisation, ...]
     """One a channel."""
     patch_size: tuple[int, ...]
@@ -65,7 +67,7 @@ class Plan:
     kernels: tuple[tuple[int, ...], ...]
     """Kernel at each level along each axis."""
     mirror_axes: tuple[int, ...]
-    """Axes that augmentation flips."""
+    """Axes that augmentation flips; of slices, the first of their two axes is 0."""
     batch_labelled: int
     """Labelled patches a step."""
     batch_unlabelled: int
@@ -86,12 +88,12 @@ class Budget:
     voxels: int
     """Of a 3D patch."""
     pixels: int
-    """Of a picture."""
+    """Of a picture, or of a patch of a slice."""
     widths: tuple[int, ...]
     batch: int
-    """Labelled pictures a step; volumes take 2."""
+    """Labelled pictures or slices a step; volumes take 2."""
     unlabelled: float
-    """Unlabelled volumes a step for each labelled one; pictures take one each."""
+    """Unlabelled patches of volumes a step for each labelled one; pictures and slices take one each."""
     coverage: float
     """Coarsen volumes until a patch covers this share of the median one, at most by a factor of 2 an axis."""
 
@@ -117,16 +119,30 @@ def budget_at_hand(accelerator: str = "auto") -> Budget:
 
 
 def make_plan(
-    fingerprint: dict[str, Any], *, channel_names: Sequence[str], class_names: Sequence[str], budget: Budget
+    fingerprint: dict[str, Any],
+    *,
+    channel_names: Sequence[str],
+    class_names: Sequence[str],
+    budget: Budget,
+    dimensions: int | None = None,
+    slice_axis: int | None = None,
 ) -> Plan:
-    """Return the default plan for a data set's fingerprint (see :mod:`semialign.data.fingerprint`)."""
+    """Return the default plan for a data set's fingerprint (see :mod:`semialign.data.fingerprint`).
+
+    ``dimensions``: 2 plans for the slices of volumes, across ``slice_axis`` (default: the axis of coarsest spacing).
+    """
     volumes = not fingerprint["picture"]
     size = np.array(fingerprint["median_size"], float)
     spacing: np.ndarray | None = None
     picture_size: tuple[int, ...] | None = None
+    axis: int | None = None
     if volumes:
-        spacing, size = _target_spacing(np.array(fingerprint["median_spacing"], float), size, budget)
-        patch = _patch(size, spacing, budget.voxels, len(budget.widths))
+        spacing, most = np.array(fingerprint["median_spacing"], float), budget.voxels
+        if dimensions == 2:
+            axis = slice_axis if slice_axis in (0, 1, 2) else _coarsest(spacing)
+            size, spacing, most = np.delete(size, axis), np.delete(spacing, axis), budget.pixels
+        spacing, size = _target_spacing(spacing, size, most, budget.coverage)
+        patch = _patch(size, spacing, most, len(budget.widths))
     else:
         shrink = min(1.0, math.sqrt(budget.pixels / float(size.prod())))
         patch = np.array([max(32, 32 * round(n * shrink / 32)) for n in size])
@@ -134,10 +150,10 @@ def make_plan(
             patch[patch.argmax()] -= 32  # rounding went up
         picture_size = tuple(int(n) for n in patch)
     strides, kernels = _pooling(patch, spacing if spacing is not None else np.ones(2), len(budget.widths))
-    mirror = _mirror_axes(class_names, volumes)
-    batch = 2 if volumes else budget.batch
+    batch = 2 if len(patch) == 3 else budget.batch
     return Plan(
-        dimensions=3 if volumes else 2,
+        dimensions=len(patch),
+        slice_axis=axis,
         spacing=None if spacing is None else tuple(round(float(s), 4) for s in spacing),
         picture_size=picture_size,
         normalisation=tuple(_normalisations(fingerprint, channel_names)),
@@ -145,9 +161,9 @@ def make_plan(
         widths=budget.widths[: len(strides)],
         strides=strides,
         kernels=kernels,
-        mirror_axes=mirror,
+        mirror_axes=_mirror_axes(class_names, volumes, axis),
         batch_labelled=batch,
-        batch_unlabelled=round(batch * (budget.unlabelled if volumes else 1)),
+        batch_unlabelled=round(batch * (budget.unlabelled if len(patch) == 3 else 1)),
         keep_largest=tuple(map(tuple, fingerprint.get("one_piece", ()))),
         made_for=budget.name,
     )
@@ -188,6 +204,8 @@ def _faults(plan: Plan) -> Iterator[str]:
     dims, levels = plan.dimensions, len(plan.widths)
     if dims not in (2, 3):
         yield f"dimensions must be 2 or 3, not {dims}"
+    if plan.slice_axis is not None:
+        yield from _slice_faults(plan)
     rows = (plan.patch_size, *plan.strides, *plan.kernels)
     if not levels == len(plan.strides) == len(plan.kernels) or any(len(row) != dims for row in rows):
         yield "widths, strides and kernels must have a row for every level and a number for every axis"
@@ -216,6 +234,17 @@ def _faults(plan: Plan) -> Iterator[str]:
             yield "a normalisation's mean must be a number and its std a number above 0"
         if how.low is not None and how.high is not None and not how.low < how.high:
             yield f"a normalisation's low ({how.low:g}) must be below its high ({how.high:g})"
+
+
+def _slice_faults(plan: Plan) -> Iterator[str]:
+    if plan.dimensions != 2:
+        yield "slice_axis is for slices of volumes; set it to null, or make a plan with dimensions 2"
+    if plan.slice_axis not in (0, 1, 2):
+        yield f"slice_axis {plan.slice_axis} must be 0 (right-left), 1 (back-front) or 2 (foot-head)"
+    if plan.volume_size is not None:
+        yield "volume_size is for whole volumes; set it to null, slices have picture_size instead"
+    if plan.spacing is not None and plan.picture_size is not None:
+        yield "spacing and picture_size both set the size of slices; set one of the two to null"
 
 
 def _network_faults(plan: Plan) -> Iterator[str]:
@@ -280,22 +309,33 @@ def _normalisations(fingerprint: dict[str, Any], channel_names: Sequence[str]) -
     return result
 
 
-def _mirror_axes(class_names: Sequence[str], volumes: bool) -> tuple[int, ...]:
+def _mirror_axes(class_names: Sequence[str], volumes: bool, slice_axis: int | None) -> tuple[int, ...]:
     """Return the axes to flip: all for pictures and for one structure, right-left for several, none where sides count.
 
     Flipping teaches the wrong thing where classes differ by side (left and right kidney), and head and feet or front
-    and back are never exchanged in a scan; one structure alone gains more from variety than it loses.
+    and back are never exchanged in a scan; one structure alone gains more from variety than it loses. Of slices, the
+    axis across them is left out and those after it move up.
     """
     words = {word for name in class_names for word in re.split(r"[^a-z]+", name.lower())}
-    if not volumes or len(class_names) == 2:
-        return (0, 1, 2) if volumes else (0, 1)
-    return () if words & {"left", "right", "l", "r", "lt", "rt"} else (0,)
+    if not volumes:
+        return (0, 1)
+    sided = bool(words & {"left", "right", "l", "r", "lt", "rt"})
+    axes = (0, 1, 2) if len(class_names) == 2 else () if sided else (0,)
+    if slice_axis is None:
+        return axes
+    return tuple(axis - (axis > slice_axis) for axis in axes if axis != slice_axis)
 
 
-def _target_spacing(spacing: np.ndarray, size: np.ndarray, budget: Budget) -> tuple[np.ndarray, np.ndarray]:
+def _coarsest(spacing: np.ndarray) -> int:
+    """Return the axis of largest spacing; of equals the last one, so that isotropic scans are cut into axial slices."""
+    return int(np.flatnonzero(spacing >= 0.99 * spacing.max())[-1])
+
+
+def _target_spacing(spacing: np.ndarray, size: np.ndarray, most: int, coverage: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return spacing and size, coarsened until a patch of ``most`` voxels covers the share ``coverage``."""
     target, size = spacing.copy(), size.copy()
     limit = 2 * spacing
-    while budget.coverage and size.prod() * budget.coverage > budget.voxels:
+    while coverage and size.prod() * coverage > most:
         # Coarsen the finest axes first, so that anisotropy falls rather than grows.
         finest = (target <= target.min() * 1.05) & (target * 1.05 <= limit)
         if not finest.any():

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from semialign.common.errors import UserError
@@ -24,10 +25,33 @@ def laid_over(plan: Plan, fields: Mapping[str, Any], where: str) -> Plan:
 
 def require_agreement(plan: Plan, fields: Mapping[str, Any], path: Any, where: str) -> None:
     """Raise :class:`UserError` where the plan in the file ``path`` says something else than ``fields``."""
-    stands, wanted = to_mapping(plan), to_mapping(laid_over(plan, fields, where))
-    for name in fields:
+    stands = to_mapping(plan)
+    # The number of dimensions first: fields for another one cannot be laid over this plan.
+    of_fields = {name: fields[name] for name in fields if name == "dimensions" and fields[name] != stands[name]}
+    wanted = of_fields or to_mapping(laid_over(plan, fields, where))
+    for name in of_fields or fields:
         if stands[name] != wanted[name]:
             raise UserError(
                 f"{path}: {name} is {stands[name]}, but {where} says {wanted[name]}; delete the file, "
                 "or prepare into another folder"
             )
+
+
+def asked_dimensions(
+    fields: Mapping[str, Any], where: str, *, dimensions: int | None, pictures: bool, root: Path
+) -> tuple[dict[str, Any], str, str]:
+    """Return ``fields`` with the ``dimensions`` asked for beside them, what errors call them, and a folder's suffix.
+
+    The suffix is empty where ``dimensions`` are those that the fields name, or that the data in ``root`` (``pictures``
+    or volumes) have anyway. Raises :class:`UserError` for other numbers than 2 and 3, and where pictures shall have 3.
+    """
+    if dimensions not in (None, 2, 3):
+        raise UserError(f"--dimensions {dimensions}: there are 2 (pictures, slices of volumes) and 3 (volumes)")
+    usual = fields.get("dimensions", 2 if pictures else 3)
+    if pictures and (dimensions or usual) == 3:
+        asked = "--dimensions 3" if dimensions else where
+        raise UserError(f"{asked}: {root} holds pictures, which have 2 dimensions; ask for 2, or for nothing")
+    if dimensions is None:
+        return dict(fields), where, ""
+    where = f"{where} with --dimensions {dimensions}" if fields else f"--dimensions {dimensions}"
+    return {**fields, "dimensions": dimensions}, where, "" if dimensions == usual else f"-{dimensions}d"

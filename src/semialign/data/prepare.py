@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -12,16 +12,15 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from semialign.common.errors import UserError, require_known
 from semialign.common.files import make_folder, read_json, write_json
 from semialign.config import to_mapping
 from semialign.data.checked import Checked
 from semialign.data.dataset import Case, Dataset, load_dataset
 from semialign.data.fingerprint import fingerprint_case, summarise
+from semialign.data.image_io import PICTURES, ending_of
 from semialign.data.plan import ACCELERATORS, Plan, budget_at_hand, load_plan, make_plan, write_plan
-from semialign.data.plan_overlay import laid_over, require_agreement, require_fields
+from semialign.data.plan_overlay import asked_dimensions, laid_over, require_agreement, require_fields
 from semialign.data.preprocess import preprocess_image, preprocess_label
 from semialign.data.splits import PARTS, Split, check_split, default_split, load_split
 from semialign.data.store import Store
@@ -58,6 +57,8 @@ def prepare(
     output: Path | None = None,
     workers: int | None = None,
     accelerator: str = "auto",
+    dimensions: int | None = None,
+    accept: Callable[[Plan], None] | None = None,
     progress: Say | None = None,
 ) -> Prepared:
     """Check ``data``, take its fingerprint, write plan and store; whatever is already done is not done again.
@@ -65,58 +66,63 @@ def prepare(
     ``split``: a split file or a published split's name; without one the recipe's, and without that every labelled case
     trains. Labels are opened for labelled and validation cases alone. ``recipe``: its ``plan`` lies over the plan that
     is made. ``output``: default ``DATA/prepared/SPLIT``, or ``SPLIT-RECIPE`` for a recipe with a plan. A ``plan.yaml``
-    that stands there is used as it is; it may not contradict the recipe.
-    ``workers``: processes; by default one a core, once enough work is left to pay for starting them. ``progress`` is
-    called with (what, done, of). Raises :class:`UserError` for a faulty file or split.
+    that stands there is used as it is; it may not contradict the recipe. ``dimensions``: 2 makes a plan for the slices
+    of volumes; the default folder's name then ends in ``-2d``. ``accept`` is shown the plan before the store is filled,
+    and may raise. ``workers``: processes; by default one a core, once
+    enough work is left to pay for starting them. ``progress`` is called with (what, done, of). Raises
+    :class:`UserError` for a faulty file or split.
     """
     require_known(accelerator, ACCELERATORS, "accelerator")
     if workers is not None and workers < 1:
         raise UserError(f"--workers {workers}: must be at least 1")
     asked = load_recipe(recipe) if recipe else {}
-    fields, where = asked.get("plan") or {}, f"plan of recipe {recipe}"
-    require_fields(fields, where)
+    said, where = asked.get("plan") or {}, f"plan of recipe {recipe}"
+    require_fields(said, where)
     dataset = load_dataset(data)
     name, parts = _split(dataset, asked.get("split") if split is None else split)
-    name += f"-{recipe_slug(recipe)}" if recipe and fields else ""
-    folder = make_folder(Path(output) if output else Path(data) / "prepared" / name)
+    name += f"-{recipe_slug(recipe)}" if recipe and said else ""
+    pictures = ending_of(next(iter(dataset.cases.values())).images[0]) in PICTURES
+    fields, where, suffix = asked_dimensions(said, where, dimensions=dimensions, pictures=pictures, root=dataset.root)
+    folder = make_folder(Path(output) if output else Path(data) / "prepared" / (name + suffix))
     say = progress or (lambda what, done, of: None)
     fingerprint = _fingerprint(dataset, parts, folder, workers, say)
     plan_path = folder / "plan.yaml"
     if not plan_path.exists():
-        plan = _made_plan(dataset, fingerprint, accelerator)
+        plan = _made_plan(dataset, fingerprint, accelerator, fields)
         if fields:
-            plan = laid_over(plan, {**fields, "made_for": f"{plan.made_for}, {where}"}, where)
+            made_for = f"{plan.made_for}, {where}" if said else plan.made_for
+            plan = laid_over(plan, {**fields, "made_for": made_for}, where)
             _require_fit(plan, dataset, fingerprint, f"{where}: for", "choose another recipe")
         write_plan(plan_path, plan)
     plan = load_plan(plan_path)
     _require_fit(plan, dataset, fingerprint, f"{plan_path}: made for", "delete it and prepare again")
     require_agreement(plan, fields, plan_path, where)
+    if accept is not None:
+        accept(plan)
     done = Prepared(folder, dataset, parts, plan, fingerprint)
     make_folder(folder / "store")
     _fill_store(done, workers, say)
     return done
 
 
-def label_voxels(prepared: Prepared) -> np.ndarray:
-    """Return the voxels (C,) of every class in the stored labels of the labelled cases, on the network's grid."""
-    store, classes = prepared.store, prepared.dataset.num_classes
-    total = np.zeros(classes, np.int64)
-    for case in prepared.split.labelled:
-        label = np.asarray(store.label(case)[:]).astype(np.int64)
-        total += np.bincount(label[label >= 0], minlength=classes)
-    return total
-
-
-def _made_plan(dataset: Dataset, fingerprint: dict[str, Any], accelerator: str) -> Plan:
-    budget = budget_at_hand(accelerator)
-    return make_plan(fingerprint, channel_names=dataset.channel_names, class_names=dataset.class_names, budget=budget)
+def _made_plan(dataset: Dataset, fingerprint: dict[str, Any], accelerator: str, asked: Mapping[str, Any]) -> Plan:
+    return make_plan(
+        fingerprint,
+        channel_names=dataset.channel_names,
+        class_names=dataset.class_names,
+        budget=budget_at_hand(accelerator),
+        dimensions=asked.get("dimensions"),
+        slice_axis=asked.get("slice_axis"),
+    )
 
 
 def _require_fit(plan: Plan, dataset: Dataset, fingerprint: dict[str, Any], made: str, mend: str) -> None:
     if len(plan.normalisation) != len(dataset.channel_names):
         raise UserError(f"{made} {len(plan.normalisation)} channels, not {len(dataset.channel_names)}; {mend}")
-    if (plan.dimensions == 2) != fingerprint["picture"]:
-        raise UserError(f"{made} {plan.dimensions}D images; {mend}")
+    pictures = plan.dimensions == 2 and plan.slice_axis is None
+    if pictures != fingerprint["picture"]:
+        kinds = "pictures, not volumes" if pictures else "volumes, not pictures"
+        raise UserError(f"{made} {kinds}{' (whose slices need a slice_axis)' if pictures else ''}; {mend}")
 
 
 def _split(dataset: Dataset, split: Path | str | Split | None) -> tuple[str, Split]:
@@ -183,8 +189,9 @@ def _fill_store(done: Prepared, workers: int | None, say: Say) -> None:
     bare = replace(dataset, cases={})
     opened = set(parts.labelled + parts.validation)
     # What preprocessing reads: another patch size or batch changes nothing in the store.
-    means = [plan.dimensions, plan.spacing, plan.picture_size, [to_mapping(n) for n in plan.normalisation]]
+    means: list[Any] = [plan.dimensions, plan.spacing, plan.picture_size, [to_mapping(n) for n in plan.normalisation]]
     means += [dataset.num_classes, dataset.ignore, *([plan.volume_size] if plan.volume_size else [])]
+    means += [] if plan.slice_axis is None else [{"slice_axis": plan.slice_axis}]  # keys from before stay as they were
     tasks = []
     for case in (dataset.cases[c] for c in parts.training + parts.validation):
         key = _digest([_case_key(case, case.id in opened), means])
@@ -197,7 +204,8 @@ def _fill_store(done: Prepared, workers: int | None, say: Say) -> None:
 def _store_case(task: tuple[Dataset, Case, Plan, Store, bool, str]) -> None:
     dataset, case, plan, store, labelled, key = task
     image = preprocess_image(case, plan)
-    store.write(case.id, image, preprocess_label(case, plan, dataset) if labelled else None, key)
+    label = preprocess_label(case, plan, dataset) if labelled else None
+    store.write(case.id, image, label, key, slice_axis=plan.slice_axis)
 
 
 def _digest(value: Any, size: int = 8) -> str:

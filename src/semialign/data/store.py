@@ -48,8 +48,13 @@ class Store:
         except (UserError, OSError, KeyError, TypeError, AttributeError):
             return False  # whatever is missing or damaged is made again
 
-    def write(self, case: str, image: np.ndarray, label: np.ndarray | None, key: str) -> None:
-        """Store a case. ``label`` is ``None`` for one whose label may not be opened; none is left in the store then."""
+    def write(
+        self, case: str, image: np.ndarray, label: np.ndarray | None, key: str, *, slice_axis: int | None = None
+    ) -> None:
+        """Store a case. ``label`` is ``None`` for one whose label may not be opened; none is left in the store then.
+
+        ``slice_axis``: a volume is read in slices across it, so that each lies apart.
+        """
         about, of_label = self.folder / f"{case}.json", self.folder / f"{case}.label.b2nd"
         arrays = {self.folder / f"{case}.image.b2nd": np.clip(image, -LARGEST, LARGEST).astype(np.float16)}
         if label is not None:
@@ -61,7 +66,7 @@ class Store:
             last = stack.enter_context(written_whole(about))
             parts = {path: stack.enter_context(written_whole(path)) for path in arrays}
             for path, array in arrays.items():
-                _save(path, parts[path], array)
+                _save(path, parts[path], array, slice_axis)
             files = {path.name: part.stat().st_size for path, part in parts.items()}
             last.write_text(json.dumps({**described, "files": files, "points": points}) + "\n", encoding="utf-8")
             about.unlink(missing_ok=True)
@@ -136,20 +141,23 @@ def _about(path: Path) -> dict[str, Any]:
     return about
 
 
-def _save(path: Path, temporary: Path, array: np.ndarray) -> None:
+def _save(path: Path, temporary: Path, array: np.ndarray, slice_axis: int | None) -> None:
     import blosc2
 
-    dims = 2 if array.ndim - (array.dtype == np.float16) == 2 else 3
-    lead = array.ndim - dims
-    chunks = (1,) * lead + tuple(min(n, CHUNK[dims]) for n in array.shape[lead:])
-    blocks = (1,) * lead + tuple(min(n, BLOCK[dims]) for n in array.shape[lead:])
+    lead = int(array.dtype == np.float16)  # images have channels
+    dims = array.ndim - lead if slice_axis is None else 2
+
+    def sides(largest: int) -> tuple[int, ...]:
+        shape = enumerate(array.shape[lead:])
+        return (1,) * lead + tuple(1 if axis == slice_axis else min(n, largest) for axis, n in shape)
+
     try:
         blosc2.asarray(
             np.ascontiguousarray(array),
             urlpath=str(temporary),
             mode="w",
-            chunks=chunks,
-            blocks=blocks,
+            chunks=sides(CHUNK[dims]),
+            blocks=sides(BLOCK[dims]),
             # One thread, so that the same array is always the same file.
             cparams={"codec": blosc2.Codec.LZ4, "clevel": 5, "nthreads": 1},
             dparams={"nthreads": 1},

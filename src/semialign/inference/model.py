@@ -12,7 +12,7 @@ from semialign.data.plan import Plan
 from semialign.methods.base import Method, build_method
 from semialign.networks.build import network_of_plan
 from semialign.networks.layout import lay_out
-from semialign.training.checkpoint import load_run, load_weights
+from semialign.training.checkpoint import load_method, load_run
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,13 @@ def load_trained(run: Path, *, checkpoint: str = "best", accelerator: str = "aut
     plan = from_mapping(Plan, state["plan"], str(path))
     classes: list[str] = state["class_names"]
     method = build_method(
-        state["method"], lambda: network_of_plan(plan, len(classes)), state["method_settings"], state["plugins"]
+        state["method"],
+        lambda: network_of_plan(plan, len(classes)),
+        state["method_settings"],
+        state["plugins"],
+        plan=plan,
     )
-    load_weights(method, state["model"], path)
+    load_method(method, state, path)
     device = _device(accelerator)
     method = method.to(device).eval()
     lay_out(method, device)

@@ -81,12 +81,12 @@ def predict(
 
     Several ``runs`` are averaged window by window, so they need one plan. ``probabilities`` also writes
     ``CASE_probabilities.npy``, float16 (K, *S) on the input's grid. ``mirror`` averages over the flips that training
-    used. ``keep_all`` keeps every piece of a structure where the plan would keep the largest. ``batch``: windows at a
-    time (default: 1 on a processor, 4 on a GPU). Outputs that exist are left alone unless ``overwrite``, so a stopped
-    command goes on where it was. A case that cannot be read or written is named in the summary and stops no other.
-    ``observe`` is called with each case and its grid, and returns a context whose function is given the case's
-    probabilities as they are finished: a few planes (K, *S) at a time, in RAS order. ``progress`` is called with (what,
-    done, of). Raises :class:`UserError` for a mistake that concerns all cases.
+    used. ``keep_all`` keeps every piece of a structure where the plan would keep the largest. ``batch``: windows (of
+    as many slices) at a time (default: 1 on a processor, 4 on a GPU). Outputs that exist are left alone unless
+    ``overwrite``, so a stopped command goes on where it was. A case that cannot be read or written is named in the
+    summary and stops no other. ``observe`` is called with each case and its grid, and returns a context whose function
+    is given the case's probabilities as they are finished: a few planes (K, *S) at a time, in RAS order. ``progress``
+    is called with (what, done, of). Raises :class:`UserError` for a mistake that concerns all cases.
     """
     from semialign.inference.model import load_trained
 
@@ -134,6 +134,7 @@ def predict_with(
         predict_planes,
         predict=window_function(models, mirror=mirror),
         patch=plan.patch_size,
+        slice_axis=plan.slice_axis,
         overlap=overlap,
         batch=batch or (1 if models[0].device.type == "cpu" else 4),
     )
@@ -270,7 +271,8 @@ def _check_settings(
         for what in ("class_names", "channel_names"):
             if list(getattr(model, what)) != list(getattr(models[0], what)):
                 raise UserError(f"{name}: has other {what.replace('_', ' ')} than {names[0]}; they cannot be averaged")
-        for what in ("dimensions", "spacing", "volume_size", "picture_size", "patch_size", "normalisation"):
+        form = ("dimensions", "slice_axis", "spacing", "volume_size", "picture_size", "patch_size", "normalisation")
+        for what in form:
             if getattr(model.plan, what) != getattr(models[0].plan, what):
                 raise UserError(
                     f"{name}: its plan's {what} is not that of {names[0]}; train the runs of an ensemble on one "

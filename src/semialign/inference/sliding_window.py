@@ -1,7 +1,8 @@
 """Overlapping windows with Gaussian weights, worked off in slabs, so that only one window's depth of planes is held.
 
 All windows that start at the same place along one axis are a slab. Once a slab is done, the planes before the next
-slab's start are finished and given away, and their memory is used again.
+slab's start are finished and given away, and their memory is used again. A volume of which the network sees slices is
+worked off a few slices at a time.
 """
 
 from __future__ import annotations
@@ -76,12 +77,18 @@ def predict_planes(
     patch: Sequence[int],
     overlap: float = 0.5,
     batch: int = 1,
+    slice_axis: int | None = None,
 ) -> Iterator[Planes]:
     """Predict ``image`` (C, *S) window by window; yield its planes in order as they are finished.
 
     An image smaller than ``patch`` is padded with zeros (the mean, once normalised) on both sides, its padding cut off
     again. Sums are float32, on the device ``predict`` answers from. Held at a time: ``patch`` planes of probabilities.
+    ``slice_axis``: ``patch`` is of slices of a volume across this axis; ``predict`` then gets a window of ``batch``
+    neighbouring slices at a time (B, C, *patch), and so many slices are held.
     """
+    if slice_axis is not None:
+        yield from _slices(image, predict, slice_axis, tuple(patch), overlap, batch)
+        return
     shape = tuple(image.shape[1:])
     before = [max(0, p - n) // 2 for n, p in zip(shape, patch, strict=True)]
     if any(p > n for n, p in zip(shape, patch, strict=True)):
@@ -95,6 +102,21 @@ def predict_planes(
             if patch[at] > size:  # along the slabs' axis too: then one slab is all of it
                 values = values.narrow(1 + at, start, size)
         yield Planes(axis, planes.start, values)
+
+
+def _slices(
+    image: Tensor, predict: Predict, axis: int, patch: tuple[int, ...], overlap: float, batch: int
+) -> Iterator[Planes]:
+    def of_stack(window: Tensor) -> Tensor:
+        """Predict one window whose slices lie along ``axis``."""
+        return predict(window[0].movedim(1 + axis, 0).contiguous()).movedim(0, 1 + axis)[None]
+
+    for start in range(0, image.shape[1 + axis], batch):
+        stack = image.narrow(1 + axis, start, min(batch, image.shape[1 + axis] - start))
+        window = (*patch[:axis], stack.shape[1 + axis], *patch[axis:])
+        parts = predict_planes(stack, of_stack, patch=window, overlap=overlap)
+        done = [(part.axis, part.probabilities.clone()) for part in parts]
+        yield Planes(axis, start, torch.cat([values for _, values in done], 1 + done[0][0]))
 
 
 def _padded_planes(

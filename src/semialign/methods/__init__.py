@@ -19,4 +19,5 @@ METHODS: dict[str, tuple[str, str, str]] = {
     ),
     "dhc": ("dhc", "DualDebiased", "cps with weights for rare classes and for hard ones (MICCAI 2023)"),
     "generic-ssl": ("generic_ssl", "GenericSSL", "a diffusion decoder and a debiased one teach a third (NeurIPS 2023)"),
+    "semigda": ("semigda", "SemiGDA", "pictures segmented by a frozen autoencoder's decoder (CVPR 2026)"),
 }

@@ -4,14 +4,17 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from semialign.common.errors import require_known
+from semialign.common.errors import UserError, require_known
 from semialign.common.types import Batch, Progress, StepOutput
 from semialign.config import TrainingSettings, from_mapping
+from semialign.data.loader import TwoStream
+from semialign.data.plan import Plan
 from semialign.methods import METHODS
 from semialign.networks.contract import Network
 from semialign.networks.initialise import initialise
@@ -31,6 +34,10 @@ class StageSettings:
     """Whether unlabelled patches are loaded at all."""
     parameters: tuple[str, ...] | None = None
     """Prefixes of the parameters that learn; the others are frozen (default: all that want a gradient)."""
+    symmetries: bool = False
+    """Whether pictures are only flipped and turned by quarters, whatever the run's augmentation."""
+    validates: bool = True
+    """Whether predictions mean anything yet, so that validation may choose the best checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +48,26 @@ class NoSettings:
 class Method(nn.Module, ABC):
     """A training method. All its state lives in parameters, buffers and submodules, so that a checkpoint is complete.
 
-    A subclass builds its networks with :meth:`student`, which keeps the order initialise, wrap, copy.
+    A subclass builds its networks with :meth:`student`, which keeps the order initialise, wrap, copy. ``plan`` says how
+    images were made; None where a method is tried without data.
     """
 
-    stages: ClassVar[tuple[str, ...]] = ("train",)
+    stages: tuple[str, ...] = ("train",)
     Settings: ClassVar[type] = NoSettings
     takes_plugins: ClassVar[bool] = True
+    dimensions: ClassVar[tuple[int, ...]] = (2, 3)
 
-    def __init__(self, make_network: MakeNetwork, settings: Any = None, plugins: Sequence[Plugin] = ()) -> None:
+    def __init__(
+        self,
+        make_network: MakeNetwork,
+        settings: Any = None,
+        plugins: Sequence[Plugin] = (),
+        *,
+        plan: Plan | None = None,
+    ) -> None:
         super().__init__()
         self.make_network: MakeNetwork = make_network
+        self.plan = plan
         self.settings = settings if settings is not None else self.Settings()
         self.plugins = nn.ModuleList(plugins)
 
@@ -68,13 +85,16 @@ class Method(nn.Module, ABC):
         """Return what ``stage`` asks of the loop."""
         return StageSettings()
 
-    def begin(self, label_voxels: Callable[[], Tensor]) -> None:
-        """Take what a new run's labels show: ``label_voxels()`` counts (C,) over the labelled cases' voxels."""
-
     def optimisers(self, stage: str, settings: TrainingSettings) -> list[torch.optim.Optimizer]:
         """Return the optimisers of ``stage``: one over everything that learns. The loop sets their learning rates."""
         learning = [p for p in self.parameters() if p.requires_grad]
         return [make_optimiser(learning, settings)]
+
+    def begin_stage(self, stage: str, step: int, data: TwoStream, folder: Path) -> None:
+        """Get ready for ``stage``, which begins at ``step`` (a resumed run's may be above 0), its weights loaded.
+
+        ``data``: what it trains on. ``folder``: of the run, for files that a resumed run may lack.
+        """
 
     @abstractmethod
     def losses(self, batch: Batch, progress: Progress) -> StepOutput:
@@ -137,8 +157,21 @@ def plugin_class(name: str) -> type[Plugin]:
     return found
 
 
+def require_dimensions(name: str, dimensions: int) -> None:
+    """Raise :class:`UserError` where method ``name`` does not work in so many ``dimensions``."""
+    if dimensions not in method_class(name).dimensions:
+        raise UserError(
+            f"method {name} takes pictures and slices of volumes, not volumes; add --dimensions 2 for slices"
+        )
+
+
 def build_method(
-    name: str, make_network: MakeNetwork, settings: Mapping[str, Any], plugins: Mapping[str, Mapping[str, Any]]
+    name: str,
+    make_network: MakeNetwork,
+    settings: Mapping[str, Any],
+    plugins: Mapping[str, Mapping[str, Any]],
+    *,
+    plan: Plan | None = None,
 ) -> Method:
     """Return method ``name`` with checked settings and its plug-ins (name to settings)."""
     kind = method_class(name)
@@ -146,7 +179,7 @@ def build_method(
     for plugin, its in plugins.items():
         cls = plugin_class(plugin)
         made.append(cls(from_mapping(getattr(cls, "Settings", NoSettings), its, plugin)))
-    return kind(make_network, from_mapping(kind.Settings, settings, name), made)
+    return kind(make_network, from_mapping(kind.Settings, settings, name), made, plan=plan)
 
 
 def require_network(network: Any) -> None:

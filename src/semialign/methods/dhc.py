@@ -1,12 +1,14 @@
 """DHC (Wang and Li, MICCAI 2023): two networks that label for each other, debiased by rarity and by difficulty."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from semialign.common.types import Batch, Output, Progress
+from semialign.data.loader import TwoStream
 from semialign.losses.class_weights import DifficultyWeights, DistributionWeights, class_counts
 from semialign.losses.dice import soft_dice
 from semialign.losses.segmentation import cross_entropy
@@ -34,9 +36,10 @@ class DualDebiased(CrossPseudoSupervision):
         self.distribution = DistributionWeights(self.first.num_classes)
         self._next: tuple[Tensor, Tensor] | None = None
 
-    def begin(self, label_voxels: Callable[[], Tensor]) -> None:
+    def begin_stage(self, stage: str, step: int, data: TwoStream, folder: Path) -> None:
         """Start DistDW from the labels."""
-        self.distribution.seen(label_voxels())
+        if step == 0:
+            self.distribution.seen(data.label_voxels(self.first.num_classes))
 
     @torch.no_grad()
     def weigh(self, outputs: Sequence[Output], batch: Batch) -> None:

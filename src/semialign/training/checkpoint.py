@@ -2,12 +2,15 @@
 
 import errno
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from semialign.common.errors import UserError
 from semialign.common.files import written_whole
+
+if TYPE_CHECKING:
+    from semialign.methods.base import Method
 
 VERSION = 1
 CONTENT = ("method", "training", "method_settings", "plugins", "plan", "class_names", "channel_names", "model", "place")
@@ -69,3 +72,18 @@ def load_weights(module: torch.nn.Module, weights: dict[str, Any], path: Path) -
             "another number of classes or another plan"
         )
     module.load_state_dict(weights)
+
+
+def load_method(method: "Method", state: dict[str, Any], path: Path) -> None:
+    """Load the weights of ``state``, read from ``path``, as :func:`load_weights` does.
+
+    Also raises :class:`UserError` where frozen weights that it names but does not hold are other ones here.
+    """
+    here = method.external_state()
+    for name, digest in state.get("external", {}).items():
+        if name in here and here[name] != digest:
+            raise UserError(
+                f"{path}: was trained with another {name} than the one at hand; bring back the weights that the run's "
+                "config.yaml names"
+            )
+    load_weights(method, state["model"], path)

@@ -17,9 +17,9 @@ from semialign.common.types import Progress
 from semialign.config import TrainingSettings
 from semialign.data.loader import TwoStream, batches
 from semialign.data.prepare import Prepared
-from semialign.methods.base import Method
+from semialign.methods.base import Method, StageSettings
 from semialign.networks.layout import lay_out
-from semialign.training.checkpoint import load_weights, save_checkpoint
+from semialign.training.checkpoint import load_method, save_checkpoint
 from semialign.training.class_figures import class_figure_rows
 from semialign.training.logs import CsvLog, Means
 from semialign.training.time_limit import TimeLimit
@@ -90,7 +90,8 @@ class Loop:
             return
         before = sum(self.method.stage_settings(s).share for s in self.method.stages[: self.method.stages.index(stage)])
         earlier, started = place.seconds - place.stage_seconds, time.monotonic() - place.stage_seconds
-        data = self._data(stage, asked.uses_unlabelled)
+        data = self._data(stage, asked)
+        self.method.begin_stage(stage, place.step, data, self.run)
         module.train()
         for batch in batches(data, range(place.step, 2**40 if limit else steps), self.workers):
             progress = Progress(stage, place.step, steps)
@@ -106,8 +107,7 @@ class Loop:
             if self.first and self._due(place.step, steps, _FIGURES, 0.0, 1.0):
                 for row in class_figure_rows(self.method, self.prepared.dataset.class_names, place.steps_done):
                     self.proxies.add(row)
-            due = self._due(place.step, steps, settings.validations, before, asked.share)
-            if due and self.prepared.split.validation:
+            if asked.validates and self._due(place.step, steps, settings.validations, before, asked.share):
                 paused = time.monotonic()
                 self._validate()
                 started += time.monotonic() - paused  # validating is not training
@@ -124,7 +124,7 @@ class Loop:
         lay_out(self.method, self.fabric.device)
         optimisers = self.method.optimisers(stage, self.settings)
         if self.state is not None:
-            load_weights(self.method, self.state["model"], self.run / "last.pt")
+            load_method(self.method, self.state, self.run / "last.pt")
             if self.state["place"]["stage"] == stage and self.place.step:
                 for optimiser, saved in zip(optimisers, self.state["optimisers"], strict=True):
                     optimiser.load_state_dict(saved)
@@ -153,7 +153,8 @@ class Loop:
         self.method.after_step(progress)
         return {"loss": total.detach(), **terms}
 
-    def _data(self, stage: str, unlabelled: bool) -> TwoStream:
+    def _data(self, stage: str, asked: StageSettings) -> TwoStream:
+        unlabelled = asked.uses_unlabelled
         plan, split, settings = self.prepared.plan, self.prepared.split, self.settings
         labelled = settings.batch_labelled or plan.batch_labelled
         other = plan.batch_unlabelled if settings.batch_unlabelled is None else settings.batch_unlabelled
@@ -167,6 +168,7 @@ class Loop:
             stage=stage,
             foreground=settings.foreground,
             augmentation=settings.augmentation,
+            symmetries=asked.symmetries,
             rank=self.fabric.global_rank,
             world=self.fabric.world_size,
         )
@@ -184,6 +186,8 @@ class Loop:
         return times > 0 and (now > last or (step >= steps and before + share > 1 - 1e-6))
 
     def _validate(self) -> None:
+        if not self.prepared.split.validation:
+            return
         cases, plan, dataset = self.prepared.split.validation, self.prepared.plan, self.prepared.dataset
         rank, world = self.fabric.global_rank, self.fabric.world_size
         self.method.eval()

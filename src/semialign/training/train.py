@@ -13,7 +13,7 @@ from semialign.common.errors import UserError, closest, require_known
 from semialign.common.files import make_folder, read_json, read_yaml, write_json, write_yaml
 from semialign.config import TrainingSettings, from_mapping, merge, to_mapping
 from semialign.data.plan import with_defaults
-from semialign.data.prepare import Prepared, label_voxels, prepare
+from semialign.data.prepare import Prepared, prepare
 from semialign.data.splits import Split, write_split
 
 Say = Callable[[str, int, int], None]
@@ -33,6 +33,7 @@ def train(
     accelerator: str = "auto",
     devices: int = 1,
     nodes: int = 1,
+    dimensions: int | None = None,
     report: bool = True,
     progress: Say | None = None,
 ) -> Path:
@@ -40,11 +41,13 @@ def train(
 
     ``settings``: any field of :class:`TrainingSettings`, of the method's own settings, or ``plugin.key``; they lie over
     the recipe's. ``split``, ``prepared``: the split, and where the prepared data lie or go; a recipe may name a split
-    and fields of the plan (see :func:`prepare`). ``init``: a run whose weights this one starts from. ``resume``: go on
-    with ``output`` from its last checkpoint, with the settings it was started with. Raises :class:`UserError` for
-    anything the user can mend.
+    and fields of the plan (see :func:`prepare`). ``dimensions``: 2 trains on the slices of volumes. ``init``: a run
+    whose weights this one starts from. ``resume``: go on with ``output`` from its last checkpoint, with the settings it
+    was started with. Raises :class:`UserError` for anything the user can mend.
     """
     import torch
+
+    from semialign.methods.base import require_dimensions
 
     name, training, own, plugins = resolve(method, recipe, settings or {})
     if devices < 1 or nodes < 1:
@@ -52,7 +55,16 @@ def train(
     precision = _started_with(Path(output)) if resume and output else None
     fabric = _fabric(accelerator, devices, nodes, precision or training.precision)
     say = progress if progress is not None and fabric.is_global_zero else None
-    preparing = partial(prepare, data, split, recipe=recipe, output=prepared, accelerator=accelerator)
+    preparing = partial(
+        prepare,
+        data,
+        split,
+        recipe=recipe,
+        output=prepared,
+        accelerator=accelerator,
+        dimensions=dimensions,
+        accept=lambda plan: require_dimensions(name, plan.dimensions),
+    )
     ready = _prepare_once(fabric, preparing, say)
     run = (
         Path(output)
@@ -72,17 +84,17 @@ def train(
     from semialign.common.seeding import seed_step
     from semialign.methods.base import build_method
     from semialign.networks.build import network_of_plan
-    from semialign.training.checkpoint import load_run, load_weights
+    from semialign.training.checkpoint import load_method, load_run
     from semialign.training.loop import Loop
 
     seed_step(training.seed, "start")
-    built = build_method(name, lambda: network_of_plan(ready.plan, ready.dataset.num_classes), own, plugins)
-    _notes(ready, name, built)
+    built = build_method(
+        name, lambda: network_of_plan(ready.plan, ready.dataset.num_classes), own, plugins, plan=ready.plan
+    )
+    _notes(ready, built, name)
     if init is not None and state is None:
         path = Path(init) / "best.pt" if (Path(init) / "best.pt").exists() else Path(init) / "last.pt"
-        load_weights(built, load_run(path)["model"], path)
-    if state is None:
-        built.begin(lambda: torch.from_numpy(label_voxels(ready)))
+        load_method(built, load_run(path), path)
     fabric.barrier()  # every process has seen that no run was there
     # Only now, when all that was asked for is known to fit: a run folder stands for a run that began.
     if fabric.is_global_zero:
@@ -303,12 +315,12 @@ def _open_run(run: Path, described: dict[str, Any], resume: bool) -> dict[str, A
     return None
 
 
-def _notes(ready: Prepared, name: str, built: Any) -> None:
+def _notes(ready: Prepared, method: Any, name: str) -> None:
     import warnings
 
     for warning in ready.fingerprint["warnings"][:20]:
         warnings.warn(warning, stacklevel=3)
-    if not ready.split.unlabelled and any(built.stage_settings(s).uses_unlabelled for s in built.stages):
+    if not ready.split.unlabelled and any(method.stage_settings(stage).uses_unlabelled for stage in method.stages):
         warnings.warn(f"no unlabelled case: {name} trains on labels alone", stacklevel=3)
 
 

@@ -19,7 +19,8 @@ def validate_case(predict: Callable[[Tensor], Tensor], store: Store, plan: Plan,
     image = torch.from_numpy(np.asarray(store.image(case)[:]).astype(np.float32))
     label = torch.from_numpy(np.asarray(store.label(case)[:]).astype(np.int64))
     predicted = torch.zeros_like(label)
-    for planes in predict_planes(image, predict, patch=plan.patch_size, overlap=OVERLAP, batch=2):
+    patch, axis = plan.patch_size, plan.slice_axis
+    for planes in predict_planes(image, predict, patch=patch, slice_axis=axis, overlap=OVERLAP, batch=2):
         part = planes.probabilities.argmax(0).cpu()
         predicted.narrow(planes.axis, planes.start, part.shape[planes.axis]).copy_(part)
     keep_largest(predicted.numpy(), plan.keep_largest)  # in place; as a prediction is written

@@ -72,9 +72,13 @@ def test_normals_are_an_option_with_empty_labels(tmp_path: Path, read_layout: Ca
     assert done.cases == 1
     assert any("1 normal picture left out" in note for note in done.notes)
     import_dataset("busi", tmp_path / "in", tmp_path / "all", normals=True)
-    label = read_layout(tmp_path / "all")["normal_002"][1]
-    assert label is not None
-    assert not label.any()
+    save(tmp_path / "in" / "normal" / "normal (3).png", grey(2))
+    import_dataset("busi", tmp_path / "in", tmp_path / "bare", normals=True)
+    for folder, case in (("all", "normal_002"), ("bare", "normal_003")):  # with the owners' black mask, and without
+        label = read_layout(tmp_path / folder)[case][1]
+        assert label is not None
+        assert label.shape == (40, 52)
+        assert not label.any()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Kvasir-SEG's and CVC-ClinicDB's form."""
+"""Kvasir-SEG's, CVC-ClinicDB's and CVC-300's forms."""
 
 import json
 from collections.abc import Callable
@@ -53,6 +53,32 @@ def test_clinicdb_tiff_becomes_png(tmp_path: Path, read_layout: Callable[..., di
     np.testing.assert_array_equal(np.moveaxis(image, 0, -1), colour(0))
     np.testing.assert_array_equal(label, disc())
     assert json.loads((tmp_path / "out" / "dataset.json").read_text())["name"] == "CVC-ClinicDB"
+
+
+@pytest.mark.parametrize(
+    ("folders", "endings"),
+    [
+        (("images", "masks"), (".png", ".png")),  # CVC-300 as PraNet gives it
+        (("image", "masks"), (".png", ".png")),  # its training set
+        (("bbdd", "gtpolyp"), (".bmp", ".bmp")),  # CVC-300 of CVC-EndoSceneStill
+        (("bbdd", "gtpolyp"), (".bmp", ".tif")),  # its CVC-612
+        (("Original", "Ground Truth"), (".png", ".png")),  # CVC-ClinicDB's PNG copy
+    ],
+)
+def test_cvc_300_and_its_kin(
+    tmp_path: Path, read_layout: Callable[..., dict], folders: tuple[str, str], endings: tuple[str, str]
+) -> None:
+    for name in ("149", "150"):
+        save(tmp_path / "CVC-300" / folders[0] / f"{name}{endings[0]}", colour(int(name)))
+        save(tmp_path / "CVC-300" / folders[1] / f"{name}{endings[1]}", disc() * 255)
+    save(tmp_path / "CVC-300" / "gtlumen" / f"149{endings[1]}", 255 - disc() * 255)
+    done = import_dataset("polyp", tmp_path / "CVC-300", tmp_path / "out")
+    assert (done.cases, done.labelled) == (2, 2)
+    ours = read_layout(tmp_path / "out")
+    np.testing.assert_array_equal(np.moveaxis(ours["150"][0], 0, -1), colour(150))
+    np.testing.assert_array_equal(ours["149"][1], disc())
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["name"] == "CVC-300"
+    assert json.loads((tmp_path / "out" / "near-copies.json").read_text())["groups"] == []
 
 
 def test_mixed_endings_become_png(tmp_path: Path, read_layout: Callable[..., dict]) -> None:

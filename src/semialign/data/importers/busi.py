@@ -34,7 +34,7 @@ def find(source: Path, *, normals: bool = False) -> Published:
                 notes.append(f"{plural(len(images), 'normal picture')} left out; --normals takes them, without lesion")
             continue
         cases += [
-            FoundCase(f"{kind}_{number:03d}", path, partial(_load, path, masks.get(number, [])))
+            FoundCase(f"{kind}_{number:03d}", path, partial(_load, path, masks.get(number, []), kind == "normal"))
             for number, path in sorted(images.items())
         ]
     labels = {"background": 0, "lesion": 1}
@@ -63,10 +63,11 @@ def _files(folder: Path) -> tuple[dict[int, Path], dict[int, list[Path]]]:
     return images, masks
 
 
-def _load(path: Path, masks: list[Path]) -> LoadedCase:
+def _load(path: Path, masks: list[Path], normal: bool) -> LoadedCase:
     picture = read_image(path)
     image = Image(to_grey(picture.array), picture.grid, ".png")
-    label: np.ndarray | None = None
+    # That a picture shows no lesion is known, with the owners' black mask or without it.
+    label = np.zeros(picture.grid.shape, np.uint8) if normal else None
     for mask in masks:
         lesion = read_mask(mask, image=path)
         label = lesion if label is None else np.maximum(label, lesion)

@@ -1,4 +1,7 @@
-"""Polyp sets in the form of Kvasir-SEG and CVC-ClinicDB: a folder of images, a folder of masks, equal names.
+"""Polyp sets in the form of Kvasir-SEG, CVC-ClinicDB and CVC-300: a folder of images, one of masks, equal names.
+
+``images/`` and ``masks/`` (Kvasir-SEG; CVC-300 and others as PraNet gives them), ``Original/`` and ``Ground Truth/``
+(CVC-ClinicDB), ``bbdd/`` and ``gtpolyp/`` (CVC-300 and CVC-612 of CVC-EndoSceneStill).
 
 Masks saved as JPEG are grey at their edges and are cut at half of the range. JPEG and PNG images are copied unchanged;
 TIFF, BMP and mixed sets become PNG.
@@ -9,6 +12,7 @@ from pathlib import Path
 
 from semialign.common.errors import UserError
 from semialign.data.image_io import PICTURES
+from semialign.data.importers import bcss
 from semialign.data.importers.base import (
     FoundCase,
     LoadedCase,
@@ -20,14 +24,20 @@ from semialign.data.importers.base import (
 )
 from semialign.data.importers.readers import read_mask
 
-_FOLDERS = (("images", "masks"), ("image", "mask"), ("original", "ground truth"))
+_FOLDERS = (
+    ("images", "masks"),
+    ("image", "masks"),
+    ("image", "mask"),
+    ("original", "ground truth"),
+    ("bbdd", "gtpolyp"),
+)
 _KEPT = (".jpg", ".jpeg", ".png")
 
 
 def recognise(source: Path) -> bool:
-    """Whether ``source`` has a folder of pictures and one of masks under the published names."""
+    """Whether ``source`` has a folder of pictures and one of masks under the published names; BCSS is another form."""
     folders = _folders(source)
-    return folders is not None and bool(image_files(folders[0], PICTURES))
+    return folders is not None and bool(image_files(folders[0], PICTURES)) and not bcss.recognise(source)
 
 
 def find(source: Path) -> Published:

@@ -15,7 +15,9 @@ IMPORTERS = {
     "left-atrium": "UA-MT's left atrium folder (ID/mri_norm2.h5)",
     "acdc": "ACDC from SSL4MIS (data/*.h5, data/slices/*.h5) or its owners (training/patient001/*.nii.gz)",
     "busi": "BUSI (benign/ and malignant/ with 'benign (1).png' and 'benign (1)_mask.png')",
-    "polyp": "a Kvasir-SEG or CVC-ClinicDB folder (images/ and masks/, or Original/ and Ground Truth/)",
+    "isic-2018": "ISIC 2018 task 1 (ISIC2018_Task1-2_Training_Input/ and ISIC2018_Task1_Training_GroundTruth/)",
+    "bcss": "BCSS (images/ and masks/ with TCGA-....png)",
+    "polyp": "a Kvasir-SEG, CVC-ClinicDB or CVC-300 folder (images/ and masks/, Original/ and Ground Truth/, ...)",
     "nnunet": "an nnU-Net raw data set (dataset.json, imagesTr/CASE_0000.nii.gz)",
 }
 

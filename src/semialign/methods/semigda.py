@@ -1,0 +1,153 @@
+"""SemiGDA (arXiv 2604.23274, CVPR 2026): pictures segmented by generation from two aligned latent distributions."""
+
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from semialign.common.errors import UserError
+from semialign.common.schedules import sigmoid_rampup
+from semialign.common.types import Batch, Progress, StepOutput
+from semialign.config import TrainingSettings
+from semialign.data.kept_latents import remove_kept
+from semialign.data.loader import TwoStream
+from semialign.data.transforms import random_cuboid
+from semialign.data.unit_range import UnitRange
+from semialign.losses.annotation_code import label_code
+from semialign.losses.latent import (
+    agreement,
+    foreground_dice,
+    hard_pseudo_labels,
+    labelled_alignment,
+    mix_pairs,
+    unlabelled_alignment,
+)
+from semialign.methods.base import Method, StageSettings, make_optimiser
+from semialign.methods.semigda_latents import FrozenLatents
+from semialign.methods.semigda_settings import LEARNING, SemiGDASettings
+from semialign.networks.autoencoders import load_autoencoder
+from semialign.networks.autoencoders.base import weights_hash
+from semialign.networks.autoencoders.own import OwnAutoencoder, autoencoder_losses, save_own
+from semialign.networks.generative_segmenter import GenerativeSegmenter, Latents
+
+_TO_CALIBRATE = 4  # batches
+
+
+class SemiGDA(Method):
+    """Two latents, one mapped from the image's, one encoded, aligned, and decoded by one frozen decoder."""
+
+    Settings = SemiGDASettings
+    settings: SemiGDASettings
+    stages: tuple[str, ...] = ("autoencoder", "align", "segment")
+    takes_plugins = False
+    dimensions = (2,)
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        s, network, plan = self.settings, self.make_network(), self.plan
+        s.require_sound()
+        if self.plugins:
+            raise UserError("semigda: has no network that plug-ins fit; leave them out")
+        self.stages = s.stages()
+        self.unit_range = UnitRange(plan)
+        self.code = label_code(s.code, int(network.num_classes))  # type: ignore[arg-type]
+        gpu = plan is not None and plan.made_for.startswith("gpu")
+        self.network = GenerativeSegmenter(
+            load_autoencoder(s.autoencoder, weights=s.weights),
+            size=("paper" if gpu else "small") if s.size == "auto" else s.size,
+            stored=s.own,
+            image_adapter=s.cdsa and s.image_adapter,
+            mask_adapter=s.cdsa and s.mask_adapter,
+        )
+        factor = self.network.autoencoder.factor
+        if plan is not None and any(side % factor for side in plan.patch_size):
+            sides = list(plan.patch_size)
+            raise UserError(
+                f"semigda: patch_size {sides} must be multiples of {factor}; change plan.yaml and prepare again"
+            )
+        self.external = {} if s.own else {"autoencoder": weights_hash(self.network.autoencoder)}
+        self.frozen = FrozenLatents(self.network)
+
+    def stage_settings(self, stage: str) -> StageSettings:
+        """Name each stage's share, what learns in it and how pictures are augmented."""
+        return StageSettings(
+            self.settings.shares()[stage],
+            parameters=LEARNING[stage],
+            symmetries=stage == "align" and self.settings.keeps(self.plan),
+            validates=stage == "segment",
+        )
+
+    def optimisers(self, stage: str, settings: TrainingSettings) -> list[torch.optim.Optimizer]:
+        """Return the paper's optimisers of ``stage``, each over its part of what learns."""
+        learning = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+        asked = self.settings.optimisers(stage, settings).items()
+        return [make_optimiser([p for name, p in learning if name.startswith(part)], how) for part, how in asked]
+
+    def begin_stage(self, stage: str, step: int, data: TwoStream, folder: Path) -> None:
+        """Measure the scale of a newly trained autoencoder's latents, and open or remove the kept ones."""
+        if self.settings.own and step == 0 and stage == self.stages[1]:
+            pictures = torch.cat([self._pictures(data[i]) for i in range(_TO_CALIBRATE)])
+            own = cast(OwnAutoencoder, self.network.autoencoder)
+            own.calibrate(pictures)
+            if data.rank == 0:
+                save_own(folder / "autoencoder.pt", own)
+        if self.stage_settings(stage).symmetries:
+            self.frozen.keep(data, folder)
+        else:
+            self.frozen.forget()
+            remove_kept(folder)
+
+    def losses(self, batch: Batch, progress: Progress) -> StepOutput:
+        """Return the losses of the stage at hand."""
+        code, s, labelled = self.code.encode(batch.label_l), self.settings, len(batch.image_l)
+        picture = self._pictures(batch)
+        if progress.stage == "autoencoder":
+            own = cast(OwnAutoencoder, self.network.autoencoder)
+            return StepOutput(autoencoder_losses(own, torch.cat([picture, code])), [], {})
+        ramp = sigmoid_rampup(progress.step, progress.max_steps if s.rampup_steps is None else s.rampup_steps)
+        if progress.stage == "align":
+            mean, anchor = self.frozen.means(batch, picture, code)
+            losses = self._alignment(self.network.latents(mean, picture), anchor, s.weight * ramp)
+            return StepOutput(losses, [], {"ramp": ramp})
+        target = None
+        if s.mix and len(batch.image_u) > 1 and 3 * progress.step >= progress.max_steps:
+            with torch.no_grad():
+                target = hard_pseudo_labels(self._memberships(picture[labelled:]))
+            mixed, target = mix_pairs(picture[labelled:], target, mask=random_cuboid(picture))
+            picture = torch.cat([picture[:labelled], mixed])
+        encoded = self.network.encode(picture)
+        sampled = bool(torch.rand(()) < s.sampling)
+        latents = self.network.latents(self.network.autoencoder.sample(encoded) if sampled else encoded.mean, picture)
+        p, q = (self.code.memberships(out) for out in self.network.decode(latents, encoded.features))
+        losses = self._alignment(latents, self.network.encode(code).mean, s.weight * ramp) if s.dam else {}
+        losses["supervised mapped"] = foreground_dice(p[:labelled], batch.label_l)
+        losses["supervised encoded"] = foreground_dice(q[:labelled], batch.label_l)
+        if s.cdsa:
+            losses["agreement"] = (
+                s.weight * ramp * agreement(p[labelled:], q[labelled:], pseudo=s.pseudo, target=target)
+            )
+        return StepOutput(losses, [], {"ramp": ramp})
+
+    def predict(self, image: Tensor) -> Tensor:
+        """Return the soft classes of the mean of both decoded pictures."""
+        return self._memberships(self.unit_range(image))
+
+    def external_state(self) -> dict[str, str]:
+        """Name an autoencoder that was not trained here by its hash."""
+        return self.external
+
+    def _pictures(self, batch: Batch) -> Tensor:
+        device = self.unit_range.factor.device
+        return self.unit_range(torch.cat([batch.image_l, batch.image_u]).to(device))
+
+    def _alignment(self, latents: Latents, anchor: Tensor, weight: float) -> dict[str, Tensor]:
+        known, unknown = zip(*((x[: len(anchor)], x[len(anchor) :]) for x in latents[:2]), strict=True)
+        labelled = labelled_alignment(*known, anchor=anchor)
+        return {"align labelled": labelled, "align unlabelled": weight * unlabelled_alignment(*unknown)}
+
+    def _memberships(self, picture: Tensor) -> Tensor:
+        """Return the soft classes of the mean of both outputs."""
+        encoded = self.network.encode(picture)
+        one, other = self.network.decode(self.network.latents(encoded.mean, picture), encoded.features)
+        return self.code.memberships((one.float() + other.float()) / 2)

@@ -1,0 +1,200 @@
+"""A small KL autoencoder of ours, to be trained on a data set's own images and masks within a minute or two."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from semialign.common.errors import UserError
+from semialign.common.files import written_whole
+from semialign.networks.autoencoders.base import Adapt, Autoencoder, Encoded, split_moments
+from semialign.networks.autoencoders.weights import load_strictly
+
+_VERSION = 1
+_GROUP = 8  # channels a norm takes together
+_COLOURS = 3  # the first channels everywhere, which carry the thumbnail
+_START_LOGVAR = -8.0  # little noise, so that the decoder sees the image's latent from its first step on
+
+
+class OwnAutoencoder(Autoencoder):
+    """Maps (B, 3, H, W) to a Gaussian over (B, C_z, H/8, W/8) and back.
+
+    ``widths``: channels by resolution, finest first, multiples of 8, one resolution more than there are halvings. Of
+    residual blocks (GroupNorm, SiLU, 3x3 convolution, twice), one a resolution in the encoder, two in the decoder but
+    one at the finest, where each costs most for its weights.
+
+    Every change of channels or size has a shortcut that averages or repeats pixels and fills up with zeros or cuts
+    channels, and what lies beside the shortcuts starts at nothing where a branch ends. So it starts as a thumbnail that
+    is blown up again, and training goes into the details: a plain stack takes hundreds of steps to find the colours.
+    """
+
+    latent_scale: Tensor
+
+    def __init__(self, *, latent_channels: int = 8, widths: Sequence[int] = (16, 32, 64, 128)) -> None:
+        super().__init__()
+        self.latent_channels, self.factor = latent_channels, 2 ** (len(widths) - 1)
+        self.feature_widths = self.decoder_widths = tuple(widths)
+        # A buffer, since it is measured after training and belongs to the weights.
+        self.register_buffer("latent_scale", torch.ones(()))
+        self.stem = _Change(3, widths[0])
+        self.encoder = nn.ModuleList(_Block(width) for width in widths)
+        self.down = nn.ModuleList(_Change(fine, coarse, stride=2) for fine, coarse in pairwise(widths))
+        self.moments = _head(widths[-1], 2 * latent_channels)
+        self.start = _Change(latent_channels, widths[-1])
+        self.decoder = nn.ModuleList(
+            nn.ModuleList(_Block(width) for _ in range(1 if level == 0 else 2)) for level, width in enumerate(widths)
+        )
+        self.up = nn.ModuleList(_Change(coarse, fine) for fine, coarse in pairwise(widths))
+        self.image = _head(widths[0], 3)
+
+    @property
+    def scale(self) -> float:  # type: ignore[override]
+        """What latents are multiplied by; 1 before :meth:`calibrate`."""
+        return float(self.latent_scale)
+
+    @torch.no_grad()
+    def calibrate(self, image: Tensor) -> None:
+        """Set the scale so that the latents of ``image`` (B, 3, H, W) have a standard deviation of 1."""
+        mean, _ = self.posterior(image)
+        self.latent_scale.fill_(1 / max(float(mean.std()), 1e-6))
+
+    def posterior(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Image (B, 3, H, W) to unscaled mean and logarithm of the variance, (B, C_z, H/8, W/8) each."""
+        return self._posterior(self._features(image)[-1])
+
+    def encode(self, image: Tensor) -> Encoded:
+        """Image (B, 3, H, W) to scaled mean, logvar and features; ValueError for other sizes."""
+        features = self._features(image)
+        mean, logvar = self._posterior(features[-1])
+        return Encoded(mean * self.latent_scale, logvar, features)
+
+    def decode(self, latent: Tensor, adapt: Adapt | None = None) -> Tensor:
+        """Scaled latent (B, C_z, h, w) to an image (B, 3, 8h, 8w); ``adapt`` as in :meth:`Autoencoder.decode`."""
+        values = self.start(latent / self.latent_scale)
+        for level in reversed(range(len(self.decoder_widths))):
+            blocks = self.decoder[level]
+            assert isinstance(blocks, nn.ModuleList)
+            for number, block in enumerate(blocks):
+                values = block(values)
+                if number == 0 and adapt is not None:
+                    values = adapt(level, values)
+            if level > 0:
+                # Convolved before it grows: the same sums as after it would cost four times as much.
+                values = F.interpolate(self.up[level - 1](values), scale_factor=2.0, mode="nearest")
+        image: Tensor = self.image(values) + _refit(values, 3)
+        return image
+
+    def _features(self, image: Tensor) -> list[Tensor]:
+        self._require_image(image)
+        features = [self.encoder[0](self.stem(image))]
+        for down, block in zip(self.down, list(self.encoder)[1:], strict=True):
+            features.append(block(down(features[-1])))
+        return features
+
+    def _posterior(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        channels = self.latent_channels
+        start = F.pad(_refit(values, channels), (0, 0, 0, 0, 0, channels), value=_START_LOGVAR)
+        return split_moments(start + self.moments(values))
+
+
+class _Branch(nn.Module):
+    """Convolutions with a learnt gain for every channel, at first 0 for ``silent`` channels and 1 for others.
+
+    The gain keeps steps of Adam in bounds: one moves each weight by the rate, and a sum of a thousand inputs by a
+    thousand times as much.
+    """
+
+    def __init__(self, body: nn.Sequential, channels: int, *, silent: int) -> None:
+        super().__init__()
+        self.body = body
+        self.gain = nn.Parameter((torch.arange(channels) >= silent).float()[:, None, None])
+
+    def forward(self, values: Tensor) -> Tensor:
+        branch: Tensor = self.body(values)
+        return self.gain.to(branch.dtype) * branch  # else a float32 gain would lift all that follows out of autocast
+
+
+class _Change(nn.Module):
+    """A convolution to another number of channels, and by ``stride`` to a smaller size, beside its shortcut."""
+
+    def __init__(self, width_in: int, width_out: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.stride, self.width_out = stride, width_out
+        body = nn.Sequential(nn.Conv2d(width_in, width_out, 3, stride=stride, padding=1))
+        self.branch = _Branch(body, width_out, silent=_COLOURS)
+
+    def forward(self, values: Tensor) -> Tensor:
+        shortcut = values if self.stride == 1 else F.avg_pool2d(values, self.stride)
+        branch: Tensor = self.branch(values)
+        # The branch first: a sum takes the memory layout of its first term, and an image need not be channels-last.
+        return branch + _refit(shortcut, self.width_out).to(branch.dtype)
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        body = nn.Sequential(*_normed(width, width), *_normed(width, width))
+        self.branch = _Branch(body, width, silent=width)
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values + self.branch(values)
+
+
+def _refit(values: Tensor, channels: int) -> Tensor:
+    """The first ``channels`` of ``values`` (B, C, H, W), zeros where it has fewer."""
+    return F.pad(values, (0, 0, 0, 0, 0, channels - values.shape[1]))
+
+
+def _normed(width: int, channels: int) -> list[nn.Module]:
+    return [nn.GroupNorm(width // _GROUP, width), nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1)]
+
+
+def _head(width: int, channels: int) -> _Branch:
+    return _Branch(nn.Sequential(*_normed(width, channels)), channels, silent=channels)
+
+
+def autoencoder_losses(
+    autoencoder: OwnAutoencoder, image: Tensor, *, edges: float = 0.5, divergence: float = 1e-4
+) -> dict[str, Tensor]:
+    """Return the weighted terms of the training loss on ``image`` (B, 3, H, W) in [-1, 1]; their sum is minimised.
+
+    ``reconstruction``: mean absolute error of the decoded sample of the posterior. ``edges``: that of the differences
+    between neighbouring pixels, along rows and columns, so that borders come out sharp. ``divergence``: the
+    Kullback-Leibler divergence from the standard normal, mean over the latent's numbers.
+    """
+    mean, logvar = autoencoder.posterior(image)
+    latent = mean + torch.exp(logvar / 2) * torch.randn_like(mean)
+    error = autoencoder.decode(latent * autoencoder.scale).float() - image
+    neighbours = (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()) / 2
+    apart = (mean.square() + logvar.exp() - 1 - logvar).mean() / 2
+    return {
+        "reconstruction": error.abs().mean(),
+        "edges": edges * neighbours,
+        "divergence": divergence * apart,
+    }
+
+
+def save_own(path: Path, autoencoder: OwnAutoencoder) -> None:
+    """Write weights and shape to ``path``, whole or not at all."""
+    shape = {"latent_channels": autoencoder.latent_channels, "widths": list(autoencoder.feature_widths)}
+    weights = {name: values.cpu() for name, values in autoencoder.state_dict().items()}
+    with written_whole(path) as temporary:
+        torch.save({"autoencoder": "own", "version": _VERSION, **shape, "weights": weights}, temporary)
+
+
+def load_own(path: Path) -> OwnAutoencoder:
+    """Read what :func:`save_own` wrote; :class:`UserError` where it is missing, damaged or something else."""
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such weights file; give one that the stage 'autoencoder' wrote")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"{path}: not a readable file of weights; train the autoencoder again") from error
+    if not isinstance(state, dict) or state.get("autoencoder") != "own" or state.get("version") != _VERSION:
+        raise UserError(f"{path}: not an autoencoder of this semialign; train the autoencoder again")
+    autoencoder = OwnAutoencoder(latent_channels=state["latent_channels"], widths=state["widths"])
+    load_strictly(autoencoder, state["weights"], path)
+    return autoencoder
