@@ -76,6 +76,14 @@ def test_batch_is_of_the_cases_it_names(store: Store) -> None:
         assert of_unlabelled == batch.index_u.tolist()
 
 
+def test_label_voxels_are_those_of_the_labelled_cases(store: Store) -> None:
+    stream = _loader(store)
+    labels = [np.asarray(store.label(case)[:]) for case in stream.cases["labelled"]]
+    expected = [sum(int((label == c).sum()) for label in labels) for c in range(5)]
+    assert stream.label_voxels(5).tolist() == expected
+    assert expected[1] > 0
+
+
 def test_without_augmentation_patches_are_whole_and_in_place(store: Store) -> None:
     label = np.asarray(store.label("l0")[:])
     for step in range(8):

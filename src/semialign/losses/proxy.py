@@ -6,10 +6,10 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from semialign.common.ranks import sum_of_ranks
+
 TINY = 1e-12
 """Norm below which a vector has no direction."""
-
-from semialign.common.ranks import sum_of_ranks
 
 
 def mean_directions(mean: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
