@@ -38,7 +38,7 @@ def _supervised(logits: Tensor, label: Tensor, weights: Tensor) -> float:
         q, truth = p[:, c][seen], (label == c)[seen].float()
         dices.append(weights[c] * (2 * (q * truth).sum() + 1) / (q.sum() + truth.sum() + 1))
     cross = F.cross_entropy(logits, label, weight=weights, ignore_index=-1)
-    return float(cross + 1 - sum(dices) / 2)
+    return (cross + 1 - sum(dices) / 2).item()
 
 
 @pytest.mark.parametrize("dims", [2, 3])

@@ -144,6 +144,6 @@ class MagicNet(Method):
 def _location_head(network: Network, cubes: int) -> nn.Module:
     """Return the classifier of places: twice as many hidden units as inputs, 2 an axis of the bottleneck's channels."""
     inputs = network.widths[-1] * 2**network.spatial_dims
-    # A bias before a norm learns nothing.
-    first = [nn.Linear(inputs, 2 * inputs, bias=False), nn.BatchNorm1d(2 * inputs), nn.LeakyReLU(0.2)]
-    return nn.Sequential(*first, nn.Linear(2 * inputs, cubes**network.spatial_dims))
+    norm = nn.BatchNorm1d(2 * inputs, track_running_stats=False)  # in prediction nobody asks for places
+    first = nn.Linear(inputs, 2 * inputs, bias=False)  # a bias before a norm learns nothing
+    return nn.Sequential(first, norm, nn.LeakyReLU(0.2), nn.Linear(2 * inputs, cubes**network.spatial_dims))
