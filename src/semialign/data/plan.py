@@ -96,6 +96,8 @@ class Budget:
     """Unlabelled patches of volumes a step for each labelled one; pictures and slices take one each."""
     coverage: float
     """Coarsen volumes until a patch covers this share of the median one, at most by a factor of 2 an axis."""
+    slices_from: float | None = None
+    """Volumes whose slices are so many times as thick as the next finer axis is are planned slice by slice."""
 
 
 def budget_at_hand(accelerator: str = "auto") -> Budget:
@@ -104,7 +106,8 @@ def budget_at_hand(accelerator: str = "auto") -> Budget:
     The processor's is set for steps of a fifth of a second on two cores: there, context bought by coarser voxels is
     worth more than detail, and every second labelled volume has an unlabelled one beside it: a step with as many takes
     three times a step on labels, so that in the same time less is learned. Pictures, which are mixed with one another,
-    do better with as many. The GPU's follows its memory: a 3D U-Net of width 32 at bfloat16 takes some 5 kB a voxel.
+    do better with as many. Volumes of thick slices are planned slice by slice: the deep levels of a network of volumes
+    halve no axis of few slices, and take most of its time. The GPU's follows its memory: a 3D U-Net of width 32 at bfloat16 takes some 5 kB a voxel.
     Raises :class:`UserError` where a GPU is asked for and none is there.
     """
     import torch
@@ -115,7 +118,7 @@ def budget_at_hand(accelerator: str = "auto") -> Budget:
         memory = torch.cuda.get_device_properties(0).total_memory
         voxels = int(min(160**3, max(64**3, memory / (2 * 5_000 * 4))))
         return Budget(f"gpu with {memory >> 30} GiB", voxels, 512 * 512, (32, 64, 128, 256, 320, 320), 8, 1.0, 0.0)
-    return Budget("processor", 96_000, 160 * 160, (16, 32, 64, 128, 128, 128), 4, 0.5, 0.25)
+    return Budget("processor", 96_000, 160 * 160, (16, 32, 64, 128, 128, 128), 4, 0.5, 0.25, 4.0)
 
 
 def make_plan(
@@ -129,7 +132,8 @@ def make_plan(
 ) -> Plan:
     """Return the default plan for a data set's fingerprint (see :mod:`semialign.data.fingerprint`).
 
-    ``dimensions``: 2 plans for the slices of volumes, across ``slice_axis`` (default: the axis of coarsest spacing).
+    ``dimensions``: 2 plans for the slices of volumes, across ``slice_axis`` (default: the axis of coarsest spacing), 3
+    for volumes; by default the budget says.
     """
     volumes = not fingerprint["picture"]
     size = np.array(fingerprint["median_size"], float)
@@ -138,6 +142,9 @@ def make_plan(
     axis: int | None = None
     if volumes:
         spacing, most = np.array(fingerprint["median_spacing"], float), budget.voxels
+        if dimensions is None and budget.slices_from is not None:
+            _, middle, thick = sorted(_target_spacing(spacing, size, most, budget.coverage)[0])
+            dimensions = 2 if thick >= budget.slices_from * middle else 3
         if dimensions == 2:
             axis = slice_axis if slice_axis in (0, 1, 2) else _coarsest(spacing)
             size, spacing, most = np.delete(size, axis), np.delete(spacing, axis), budget.pixels

@@ -42,8 +42,8 @@ def asked_dimensions(
 ) -> tuple[dict[str, Any], str, str]:
     """Return ``fields`` with the ``dimensions`` asked for beside them, what errors call them, and a folder's suffix.
 
-    The suffix is empty where ``dimensions`` are those that the fields name, or that the data in ``root`` (``pictures``
-    or volumes) have anyway. Raises :class:`UserError` for other numbers than 2 and 3, and where pictures shall have 3.
+    The suffix is empty where none are asked for, and where the fields name them or the data in ``root`` are
+    ``pictures`` anyway. Raises :class:`UserError` for other numbers than 2 and 3, and where pictures shall have 3.
     """
     if dimensions not in (None, 2, 3):
         raise UserError(f"--dimensions {dimensions}: there are 2 (pictures, slices of volumes) and 3 (volumes)")
@@ -52,6 +52,9 @@ def asked_dimensions(
         asked = "--dimensions 3" if dimensions else where
         raise UserError(f"{asked}: {root} holds pictures, which have 2 dimensions; ask for 2, or for nothing")
     if dimensions is None:
-        return dict(fields), where, ""
+        # Fields for volumes, patch_size and the like, cannot be laid over a plan of slices.
+        whole = {"dimensions": 3} if fields and not pictures else {}
+        return {**whole, **fields}, where, ""
     where = f"{where} with --dimensions {dimensions}" if fields else f"--dimensions {dimensions}"
-    return {**fields, "dimensions": dimensions}, where, "" if dimensions == usual else f"-{dimensions}d"
+    suffix = "" if pictures or dimensions == fields.get("dimensions") else f"-{dimensions}d"
+    return {**fields, "dimensions": dimensions}, where, suffix

@@ -67,7 +67,8 @@ def prepare(
     trains. Labels are opened for labelled and validation cases alone. ``recipe``: its ``plan`` lies over the plan that
     is made. ``output``: default ``DATA/prepared/SPLIT``, or ``SPLIT-RECIPE`` for a recipe with a plan. A ``plan.yaml``
     that stands there is used as it is; it may not contradict the recipe. ``dimensions``: 2 makes a plan for the slices
-    of volumes; the default folder's name then ends in ``-2d``. ``accept`` is shown the plan before the store is filled,
+    of volumes, 3 for volumes (default: as the plan finds it better); the default folder's name then ends in ``-2d`` or
+    ``-3d``. ``accept`` is shown the plan before the store is filled,
     and may raise. ``workers``: processes; by default one a core, once
     enough work is left to pay for starting them. ``progress`` is called with (what, done, of). Raises
     :class:`UserError` for a faulty file or split.
