@@ -25,7 +25,7 @@ from semialign.losses.latent import (
 )
 from semialign.methods.base import Method, StageSettings, make_optimiser
 from semialign.methods.semigda_latents import FrozenLatents
-from semialign.methods.semigda_settings import LEARNING, SemiGDASettings
+from semialign.methods.semigda_settings import LEARNING, SemiGDASettings, require_sides
 from semialign.networks.autoencoders import load_autoencoder
 from semialign.networks.autoencoders.base import weights_hash
 from semialign.networks.autoencoders.own import OwnAutoencoder, autoencoder_losses, save_own
@@ -60,12 +60,7 @@ class SemiGDA(Method):
             image_adapter=s.cdsa and s.image_adapter,
             mask_adapter=s.cdsa and s.mask_adapter,
         )
-        factor = self.network.autoencoder.factor
-        if plan is not None and any(side % factor for side in plan.patch_size):
-            sides = list(plan.patch_size)
-            raise UserError(
-                f"semigda: patch_size {sides} must be multiples of {factor}; change plan.yaml and prepare again"
-            )
+        require_sides(plan, self.network.autoencoder.factor)
         self.external = {} if s.own else {"autoencoder": weights_hash(self.network.autoencoder)}
         self.frozen = FrozenLatents(self.network)
 

@@ -109,3 +109,12 @@ class SemiGDASettings:
         for name in ("autoencoder_rate", "mapper_rate", "encoder_rate", "segment_rate"):
             if (rate := getattr(self, name)) is not None and rate <= 0:
                 raise UserError(f"semigda: {name} must be more than 0, not {rate}")
+
+
+def require_sides(plan: Plan | None, factor: int) -> None:
+    """Raise :class:`UserError` where the autoencoder cannot halve the plan's patch down to a ``factor``-th."""
+    if plan is not None and any(side % factor for side in plan.patch_size):
+        sides = list(plan.patch_size)
+        raise UserError(
+            f"semigda: patch_size {sides} must be multiples of {factor}; change plan.yaml and prepare again"
+        )
