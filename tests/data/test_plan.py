@@ -31,7 +31,7 @@ def seen(size: tuple[float, ...], spacing: tuple[float, ...] | None = None, chan
 
 
 def planned(fingerprint: dict[str, Any], budget: Budget, channels: tuple[str, ...] = ("MRI",), **more: Any) -> Plan:
-    more = {"class_names": ["background", "organ"]} | more
+    more = {"class_names": ["background", "organ"], "dimensions": None if fingerprint["picture"] else 3} | more
     return make_plan(fingerprint, channel_names=channels, budget=budget, **more)
 
 
@@ -74,6 +74,19 @@ def test_plans_of_volumes(kind: str, budget: str) -> None:
     plan = planned(seen(size, spacing), BUDGETS[budget])
     require_sound(plan, BUDGETS[budget], spacing)
     assert (plan.dimensions, plan.picture_size) == (3, None)
+
+
+@pytest.mark.parametrize("kind", VOLUMES)
+def test_large_volumes_are_seen_slice_by_slice_on_a_processor(kind: str) -> None:
+    size, spacing = VOLUMES[kind]
+    plan = planned(seen(size, spacing), PROCESSOR, dimensions=None)
+    # A patch of the budget at the scans' own spacing covers less than a quarter of these.
+    large = kind in ("cine MRI", "left atrium", "CT", "long CT", "sagittal")
+    assert (plan.dimensions, plan.slice_axis is not None) == ((2, True) if large else (3, False))
+    if large:
+        assert plan.slice_axis == (0 if kind == "sagittal" else 2), "across the thick slices"
+        require_sound(plan, PROCESSOR, None)
+    assert planned(seen(size, spacing), GPU, dimensions=None) == planned(seen(size, spacing), GPU)
 
 
 @given(st.tuples(*[st.integers(1, 900)] * 3), st.tuples(*[st.floats(0.1, 12)] * 3), st.sampled_from(sorted(BUDGETS)))

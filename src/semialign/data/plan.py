@@ -95,19 +95,18 @@ class Budget:
     unlabelled: float
     """Unlabelled patches of volumes a step for each labelled one; pictures and slices take one each."""
     coverage: float
-    """Coarsen volumes until a patch covers this share of the median one, at most by a factor of 2 an axis."""
-    slices_from: float | None = None
-    """Volumes whose slices are so many times as thick as the next finer axis is are planned slice by slice."""
+    """Volumes of which a 3D patch covers less than this share are planned slice by slice; what is planned is coarsened
+    until a patch covers as much, at most by a factor of 2 an axis."""
 
 
 def budget_at_hand(accelerator: str = "auto") -> Budget:
     """Return the budget for the processor or the GPU that is there.
 
-    The processor's is set for steps of a fifth of a second on two cores: there, context bought by coarser voxels is
-    worth more than detail, and every second labelled volume has an unlabelled one beside it: a step with as many takes
-    three times a step on labels, so that in the same time less is learned. Pictures, which are mixed with one another,
-    do better with as many. Volumes of thick slices are planned slice by slice: the deep levels of a network of volumes
-    halve no axis of few slices, and take most of its time. The GPU's follows its memory: a 3D U-Net of width 32 at bfloat16 takes some 5 kB a voxel.
+    The processor's is set for steps of a fifth of a second on two cores: there, context is worth more than depth, so
+    that volumes larger than four patches are seen slice by slice. Every second labelled volume has an unlabelled one
+    beside it: a step with as many takes three times a step on labels, so that in the same time less is learned.
+    Pictures and slices, which are mixed with one another, do better with as many. The GPU's follows its memory: a 3D
+    U-Net of width 32 at bfloat16 takes some 5 kB a voxel.
     Raises :class:`UserError` where a GPU is asked for and none is there.
     """
     import torch
@@ -118,7 +117,7 @@ def budget_at_hand(accelerator: str = "auto") -> Budget:
         memory = torch.cuda.get_device_properties(0).total_memory
         voxels = int(min(160**3, max(64**3, memory / (2 * 5_000 * 4))))
         return Budget(f"gpu with {memory >> 30} GiB", voxels, 512 * 512, (32, 64, 128, 256, 320, 320), 8, 1.0, 0.0)
-    return Budget("processor", 96_000, 160 * 160, (16, 32, 64, 128, 128, 128), 4, 0.5, 0.25, 4.0)
+    return Budget("processor", 96_000, 160 * 160, (16, 32, 64, 128, 128, 128), 4, 0.5, 0.25)
 
 
 def make_plan(
@@ -133,7 +132,7 @@ def make_plan(
     """Return the default plan for a data set's fingerprint (see :mod:`semialign.data.fingerprint`).
 
     ``dimensions``: 2 plans for the slices of volumes, across ``slice_axis`` (default: the axis of coarsest spacing), 3
-    for volumes; by default the budget says.
+    for volumes; by default the budget's ``coverage`` decides.
     """
     volumes = not fingerprint["picture"]
     size = np.array(fingerprint["median_size"], float)
@@ -142,10 +141,7 @@ def make_plan(
     axis: int | None = None
     if volumes:
         spacing, most = np.array(fingerprint["median_spacing"], float), budget.voxels
-        if dimensions is None and budget.slices_from is not None:
-            _, middle, thick = sorted(_target_spacing(spacing, size, most, budget.coverage)[0])
-            dimensions = 2 if thick >= budget.slices_from * middle else 3
-        if dimensions == 2:
+        if dimensions == 2 or (dimensions is None and size.prod() * budget.coverage > most):
             axis = slice_axis if slice_axis in (0, 1, 2) else _coarsest(spacing)
             size, spacing, most = np.delete(size, axis), np.delete(spacing, axis), budget.pixels
         spacing, size = _target_spacing(spacing, size, most, budget.coverage)
