@@ -17,13 +17,13 @@ class Arguments:
     recipe: str | None = None
     """A shipped recipe's name or a YAML file, whose plan lies over the one that is made."""
     output: Path | None = None
-    """Where to write (default: DATA/prepared/SPLIT; SPLIT-RECIPE for a recipe with a plan; SPLIT-2d with --dimensions 2)."""
+    """Where to write (default: DATA/prepared/SPLIT, and -RECIPE for one with a plan, -2d for --dimensions 2)."""
     workers: int | None = None
     """Processes (default: one a core)."""
     accelerator: str = "auto"
     """What to plan for: auto, cpu or cuda."""
     dimensions: int | None = None
-    """2: see volumes as stacks of slices, with a 2D network; 3: as volumes (default: the recipe's, or as suits best)."""
+    """2: see volumes as stacks of slices, with a 2D network; 3: as volumes (default: the recipe's, or by size)."""
 
 
 def run(arguments: Arguments) -> None:

@@ -44,7 +44,7 @@ class Arguments:
     nodes: int = 1
     """Machines."""
     dimensions: int | None = None
-    """2: see volumes as stacks of slices, with a 2D network; 3: as volumes (default: the recipe's, or as suits best)."""
+    """2: see volumes as stacks of slices, with a 2D network; 3: as volumes (default: the recipe's, or by size)."""
 
 
 def run(arguments: Arguments) -> None:
