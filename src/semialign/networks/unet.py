@@ -83,7 +83,7 @@ class UNet(nn.Module):
     def head(self, features: Tensor) -> Tensor:
         """Features to logits (B, C, *S)."""
         logits: Tensor = self.classifier(features)
-        return logits
+        return logits.contiguous()  # class by class, as softmax and losses walk through them
 
     def forward(self, image: Tensor) -> Output:
         """Image (B, C_in, *S) to :class:`Output`."""

@@ -79,7 +79,7 @@ class VNet(nn.Module):
     def head(self, features: Tensor) -> Tensor:
         """Features to logits (B, C, *S)."""
         logits: Tensor = self.classifier(self.dropout(features))
-        return logits
+        return logits.contiguous()  # class by class, as softmax and losses walk through them
 
     def forward(self, image: Tensor) -> Output:
         """Image (B, C_in, *S) to :class:`Output`."""
