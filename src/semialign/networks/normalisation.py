@@ -35,11 +35,11 @@ class _ByBatchNorm(Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         values = with_channels_last(values)
-        out, moments = torch.empty_like(values), []
+        out = torch.empty_like(values)
+        moments = [weight.new_empty(len(weight)) for _ in range(2 * len(values))]
         for i in range(len(values)):
-            sample, *of_sample = torch.native_batch_norm(values[i : i + 1], weight, bias, None, None, True, 0.0, eps)
-            out[i : i + 1] = sample
-            moments += of_sample
+            into = {"out": out[i : i + 1], "save_mean": moments[2 * i], "save_invstd": moments[2 * i + 1]}
+            torch.ops.aten.native_batch_norm.out(values[i : i + 1], weight, bias, None, None, True, 0.0, eps, **into)
         ctx.save_for_backward(values, weight, *moments)
         ctx.eps = eps
         return out
