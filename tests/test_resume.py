@@ -33,7 +33,8 @@ class Line:
         options = ["--split", self.data.split, "--prepared", self.data.folder, "--output", self.folder / run]
         options += ["--accelerator", "cpu", "--method", method, "--steps", steps]
         command = [sys.executable, "-m", "semialign.cli.main", "train", self.data.raw, *options]
-        command += ["--set", *SETTINGS, *(more or ("checkpoint_steps=5",))]
+        at_once = ["learnt=null"] if method == "mean-teacher" else []  # or it would see labels alone
+        command += ["--set", *SETTINGS, *at_once, *(more or ("checkpoint_steps=5",))]
         return subprocess.Popen(
             list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", env=os.environ
         )

@@ -97,7 +97,7 @@ def test_it_learns_and_its_predictions_score_as_validated(
 def test_a_run_of_slices_is_gone_on_with(tiny_3d: Any, recipe: Path, run: Path, tmp_path: Path) -> None:
     common = {"split": tiny_3d.split, "prepared": run.parent / "prepared", "accelerator": "cpu", "report": False}
     common |= {"method": "mean-teacher"}  # with the unlabelled stream
-    few = {"steps": 4, "checkpoint_steps": 2, "validations": 0}
+    few = {"steps": 4, "checkpoint_steps": 2, "validations": 0, "learnt": None}
     whole = train(tiny_3d.raw, recipe=str(recipe), settings=few, output=tmp_path / "whole", **common)
     again = train(tiny_3d.raw, recipe=str(recipe), settings=few, output=tmp_path / "whole", resume=True, **common)
     assert again == whole

@@ -320,6 +320,17 @@ def test_labels_alone_until_the_start(small_method: Make, small_batch: Make) -> 
         assert _step(method, small_batch(), Progress("train", 58, 100))[1]["ramp"].item() == 1.0  # 30 + 0.4 * 70
 
 
+def test_labels_alone_until_they_are_learnt(small_method: Make, small_batch: Make) -> None:
+    method, batch = small_method("mean-teacher", start=0.3, learnt=0.5, rampup_steps=10), small_batch()
+    for step in (0, 60):
+        terms = _step(method, batch, Progress("train", step, 100))[1]
+        assert terms["supervised"].item() > 0.5
+        assert "consistency" not in terms
+    method.learnt.see(torch.tensor(-100.0), Progress("train", 60, 100))
+    assert _step(method, batch, Progress("train", 61, 100))[1]["ramp"].item() == pytest.approx(math.exp(-5))
+    assert _step(method, batch, Progress("train", 71, 100))[1]["ramp"].item() == 1.0
+
+
 @pytest.mark.parametrize("mix", [0.0, 1.0])
 def test_pseudo_labels_by_hand(small_method: Make, small_batch: Make, mix: float) -> None:
     method = _apart(small_method("mean-teacher", strong=False, noise=0.0, weight=0.7, confidence=0.5, mix=mix))

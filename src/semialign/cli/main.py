@@ -13,6 +13,7 @@ COMMANDS = {
     "prepare": ("prepare", "check a data set, plan its training, write the fast store"),
     "train": ("train", "train a model from labelled and unlabelled cases"),
     "predict": ("predict", "segment new scans with a trained model"),
+    "export": ("export", "write a trained model as one small file"),
     "evaluate": ("evaluate", "score predictions against labels"),
     "report": ("report", "write the report page of a run, a benchmark or an evaluation"),
     "bench": ("bench", "run a matrix of data sets, methods and seeds, and compare"),

@@ -15,13 +15,13 @@ class Arguments:
     """Arguments of ``semialign predict``."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """The run folder that training wrote."""
+    """The run folder that training wrote, or a file that export wrote."""
     inputs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="INPUT ...")]
     """Image files, folders of them, DICOM series folders, or a data set folder."""
     output: Path
     """Folder for the predictions, CASE.ext each; what is there already is not done again."""
     ensemble: tuple[Path, ...] = ()
-    """Further run folders on the same plan; all runs' probabilities are averaged."""
+    """Further runs on the same plan; all runs' probabilities are averaged."""
     probabilities: bool = False
     """Also write CASE_probabilities.npy: float16, (classes, *size of the input)."""
     checkpoint: Literal["best", "last"] = "best"

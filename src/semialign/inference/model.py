@@ -33,17 +33,12 @@ class TrainedModel:
 
 
 def load_trained(run: Path, *, checkpoint: str = "best", accelerator: str = "auto") -> TrainedModel:
-    """Load a run for prediction.
+    """Load a run, or a file that was exported from one, for prediction.
 
     ``checkpoint``: ``best`` (``last`` where the run had no validation cases) or ``last``. ``accelerator``: ``auto``,
     ``cpu`` or ``cuda``. Raises :class:`UserError` for a folder that is no run or a checkpoint that does not fit.
     """
-    run = Path(run)
-    if not run.is_dir():
-        raise UserError(f"{run}: no such run folder")
-    path = run / f"{checkpoint}.pt"
-    if checkpoint == "best" and not path.exists():
-        path = run / "last.pt"
+    path = Path(run) if Path(run).is_file() else checkpoint_path(Path(run), checkpoint)
     state = load_run(path)
     plan = from_mapping(Plan, state["plan"], str(path))
     classes: list[str] = state["class_names"]
@@ -54,11 +49,19 @@ def load_trained(run: Path, *, checkpoint: str = "best", accelerator: str = "aut
         state["plugins"],
         plan=plan,
     )
-    load_method(method, state, path)
+    load_method(method, state, path, to_predict=True)
     device = _device(accelerator)
     method = method.to(device).eval()
     lay_out(method, device)
     return TrainedModel(plan, tuple(state["channel_names"]), classes, device, method, has_bfloat16(device))
+
+
+def checkpoint_path(run: Path, checkpoint: str) -> Path:
+    """Return the file of ``checkpoint`` in folder ``run``: that of ``last`` where there is no best one."""
+    if not run.is_dir():
+        raise UserError(f"{run}: no such run folder, nor an exported model")
+    best = run / f"{checkpoint}.pt"
+    return run / "last.pt" if checkpoint == "best" and not best.exists() else best
 
 
 def has_bfloat16(device: torch.device) -> bool:

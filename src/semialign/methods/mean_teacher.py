@@ -1,6 +1,7 @@
 """Mean teacher (Tarvainen and Valpola, NeurIPS 2017) for segmentation; by default with CutMix and pseudo-labels."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -9,9 +10,11 @@ from semialign.common.ema import ema_decay, frozen_copy, update_ema
 from semialign.common.errors import require_known
 from semialign.common.schedules import sigmoid_rampup
 from semialign.common.types import Batch, Output, Progress, StepOutput, View
+from semialign.data.loader import TwoStream
 from semialign.data.transforms import random_cuboid, strong
 from semialign.losses.segmentation import dice_ce
 from semialign.methods.base import Method
+from semialign.methods.learnt import Learnt
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,8 @@ class MeanTeacherSettings:
     """Of the consistency, at the end of its ramp-up."""
     start: float = 0.5
     """Share of the run that trains on labels alone: a teacher that knows nothing teaches nothing, and costs time."""
+    learnt: float | None = 0.15
+    """Supervised loss (running mean) that ends the part on labels alone; null: ``start`` alone does."""
     rampup_steps: int | None = None
     """Steps of the sigmoid ramp-up after the start (default: 0.4 of what is left of the run)."""
     consistency: str = "pseudo-label"
@@ -52,11 +57,18 @@ class MeanTeacher(Method):
         require_known(self.settings.consistency, ("pseudo-label", "squared-error"), "consistency")
         self.network = self.student()
         self.teacher = frozen_copy(self.network)
+        self.learnt = Learnt(self.settings.learnt)
+
+    def begin_stage(self, stage: str, step: int, data: TwoStream, folder: Path) -> None:
+        """Watch a new run's loss from its first step on, also where its weights are another run's."""
+        if step == 0:
+            self.learnt.forget()
 
     def losses(self, batch: Batch, progress: Progress) -> StepOutput:
         """Return the supervised and the consistency loss."""
         labelled, settings = len(batch.image_l), self.settings
-        ramp = ramp_of(settings.rampup_steps, progress, start=settings.start)
+        learnt = self.learnt.since()
+        ramp = 0.0 if learnt is None else ramp_of(settings.rampup_steps, progress, settings.start, not_before=learnt)
         weak = batch.image_u if ramp else batch.image_u[:0]
         seen = strong(weak) if settings.strong else weak
         # Scans are cropped and turned alike: where a structure lies tells what it is, and mixing unteaches that.
@@ -68,6 +80,7 @@ class MeanTeacher(Method):
         view = View("student", self.network, image, output, torch.cat([batch.label_l, unlabelled]))
         log: dict[str, float | Tensor] = {}
         losses = {"supervised": dice_ce(output.logits[:labelled], batch.label_l)}
+        self.learnt.see(losses["supervised"], progress)
         if len(weak):
             target, sure = self.targets(weak, progress)
             target, sure = mixed(target, cuboid), mixed(sure, cuboid)
@@ -109,12 +122,12 @@ def noisy(image: Tensor, deviation: float) -> Tensor:
     return image + (deviation * torch.randn_like(image)).clamp(-2 * deviation, 2 * deviation)
 
 
-def ramp_of(rampup_steps: int | None, progress: Progress, *, start: float = 0.0) -> float:
+def ramp_of(rampup_steps: int | None, progress: Progress, start: float = 0.0, *, not_before: int = 0) -> float:
     """Return the ramp-up at ``progress``: 0 before the share ``start`` of the run, then the sigmoid.
 
-    It takes ``rampup_steps`` (default: 0.4 of the steps after the start).
+    It takes ``rampup_steps`` (default: 0.4 of the steps after the start) and begins not before that step.
     """
-    first = round(start * progress.max_steps)
+    first = max(round(start * progress.max_steps), not_before)
     if progress.step < first:
         return 0.0
     length = 0.4 * (progress.max_steps - first) if rampup_steps is None else rampup_steps

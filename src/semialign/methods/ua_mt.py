@@ -19,6 +19,8 @@ class UncertaintyAwareSettings(MeanTeacherSettings):
     """Of the consistency, at the end of its ramp-up."""
     start: float = 0.0
     """Share of the run that trains on labels alone."""
+    learnt: float | None = None
+    """As the mean teacher's."""
     consistency: str = "squared-error"
     """As the mean teacher's."""
     mix: float | None = 0.0

@@ -59,9 +59,14 @@ def load_run(path: Path) -> dict[str, Any]:
     return state
 
 
-def load_weights(module: torch.nn.Module, weights: dict[str, Any], path: Path) -> None:
-    """Load ``weights`` into ``module``; every name and shape must match, or :class:`UserError` names the first."""
+def load_weights(module: torch.nn.Module, weights: dict[str, Any], path: Path, *, partial: bool = False) -> None:
+    """Load ``weights`` into ``module``; every name and shape must match, or :class:`UserError` names the first.
+
+    ``partial``: names of ``module`` that ``weights`` lacks stay as they are.
+    """
     own = module.state_dict()
+    if partial:
+        own = {name: value for name, value in own.items() if name in weights}
     missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     apart = [n for n in sorted(own.keys() & weights.keys()) if own[n].shape != weights[n].shape]
     if missing or extra:
@@ -71,14 +76,18 @@ def load_weights(module: torch.nn.Module, weights: dict[str, Any], path: Path) -
             f"{path}: '{apart[0]}' is {list(weights[apart[0]].shape)}, here {list(own[apart[0]].shape)}: "
             "another number of classes or another plan"
         )
-    module.load_state_dict(weights)
+    module.load_state_dict(weights, strict=not partial)
 
 
-def load_method(method: "Method", state: dict[str, Any], path: Path) -> None:
+def load_method(method: "Method", state: dict[str, Any], path: Path, *, to_predict: bool = False) -> None:
     """Load the weights of ``state``, read from ``path``, as :func:`load_weights` does.
 
-    Also raises :class:`UserError` where frozen weights that it names but does not hold are other ones here.
+    Also raises :class:`UserError` where frozen weights that it names but does not hold are other ones here, and, unless
+    ``to_predict``, where it was exported and holds nothing else than prediction needs.
     """
+    exported = bool(state.get("prediction_only"))
+    if exported and not to_predict:
+        raise UserError(f"{path}: was exported to predict; training starts from a run folder")
     here = method.external_state()
     for name, digest in state.get("external", {}).items():
         if name in here and here[name] != digest:
@@ -86,4 +95,4 @@ def load_method(method: "Method", state: dict[str, Any], path: Path) -> None:
                 f"{path}: was trained with another {name} than the one at hand; bring back the weights that the run's "
                 "config.yaml names"
             )
-    load_weights(method, state["model"], path)
+    load_weights(method, state["model"], path, partial=exported)

@@ -1,0 +1,48 @@
+"""Whether a network has learnt its labels: the running mean of its supervised loss has come down to a limit."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from semialign.common.ranks import sum_of_ranks
+from semialign.common.types import Progress
+
+
+class Learnt(nn.Module):
+    """Watches a supervised loss until its running mean reaches ``limit``; with none, all is learnt from the start.
+
+    The mean is over some fiftieth of the run and, in training by several processes, over all of them.
+    """
+
+    mean: Tensor
+    step: Tensor
+
+    def __init__(self, limit: float | None) -> None:
+        super().__init__()
+        self.limit = limit
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew: weights that come from another run are watched like any."""
+        self._since: int | None = None
+        self.step.fill_(0 if self.limit is None else -1)
+
+    def since(self) -> int | None:
+        """Return the first step after the limit was reached; ``None`` before."""
+        if self._since is None:  # asked of the device only until it is known
+            step = int(self.step)
+            self._since = step if step >= 0 else None
+        return self._since
+
+    @torch.no_grad()
+    def see(self, loss: Tensor, progress: Progress) -> None:
+        """Take in the supervised ``loss``, a scalar, of the step at ``progress``."""
+        if self.limit is None or self.since() is not None:
+            return
+        ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        shared = sum_of_ranks(loss.detach().float().clone()) / ranks
+        self.mean.lerp_(shared, max(1 / (progress.step + 1), min(50 / progress.max_steps, 0.1)))
+        if float(self.mean) <= self.limit:
+            self.step.fill_(progress.step + 1)

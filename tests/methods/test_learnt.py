@@ -1,0 +1,43 @@
+"""When labels count as learnt."""
+
+import torch
+
+from semialign.common.types import Progress
+from semialign.methods.learnt import Learnt
+
+
+def _first_step(learnt: Learnt, losses: list[float], steps: int) -> int | None:
+    for step, loss in enumerate(losses):
+        learnt.see(torch.tensor(loss), Progress("train", step, steps))
+    return learnt.since()
+
+
+def test_the_running_mean_decides_not_one_step() -> None:
+    # From step 10 on a tenth a step: after n of them 1.0 has come down to 0.9^n, below 0.5 at n = 7.
+    assert _first_step(Learnt(0.5), [1.0] * 10 + [0.0] * 6, 100) is None
+    assert _first_step(Learnt(0.5), [1.0] * 10 + [0.0] * 7, 100) == 17
+    # A long run takes a fiftieth: (49/50)^n < 0.5 at n = 35.
+    assert _first_step(Learnt(0.5), [1.0] * 2500 + [0.0] * 34, 2500) is None
+    assert _first_step(Learnt(0.5), [1.0] * 2500 + [0.0] * 35, 2500) == 2535
+
+
+def test_the_first_steps_are_a_plain_mean() -> None:
+    learnt = Learnt(0.0)
+    _first_step(learnt, [1.0, 3.0, 8.0], 100)
+    assert torch.isclose(learnt.mean, torch.tensor(4.0))
+
+
+def test_what_is_learnt_stays_learnt_until_a_new_run() -> None:
+    learnt = Learnt(0.5)
+    assert _first_step(learnt, [0.4], 100) == 1
+    learnt.see(torch.tensor(9.0), Progress("train", 1, 100))
+    assert learnt.since() == 1
+    resumed = Learnt(0.5)
+    resumed.load_state_dict(learnt.state_dict())
+    assert resumed.since() == 1
+    resumed.forget()
+    assert resumed.since() is None
+
+
+def test_without_a_limit_all_is_learnt() -> None:
+    assert Learnt(None).since() == 0
