@@ -14,6 +14,7 @@ COMMANDS = {
     "train": ("train", "train a model from labelled and unlabelled cases"),
     "predict": ("predict", "segment new scans with a trained model"),
     "evaluate": ("evaluate", "score predictions against labels"),
+    "suggest": ("suggest", "choose the unlabelled cases to label next, with pictures of why"),
     "report": ("report", "write the report page of a run, a benchmark or an evaluation"),
     "bench": ("bench", "run a matrix of data sets, methods and seeds, and compare"),
     "methods": ("methods", "list methods, plug-ins and recipes"),
