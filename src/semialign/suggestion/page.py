@@ -54,7 +54,7 @@ def write_suggestion_page(
     """Write ``suggest.html`` into the suggestion's folder. ``places``: of all cases, ``labelled/ID`` the labelled."""
     path = found.folder / "suggest.html"
     facts = [
-        ("Label next", f"{len(found.chosen)} of {about['unlabelled']} unlabelled cases"),
+        ("Label next, of the unlabelled", f"{len(found.chosen)} of {about['unlabelled']}"),
         ("Labelled so far", str(len(pool.labelled))),
         ("Run", ", ".join(about["runs"])),
     ]
