@@ -76,9 +76,9 @@ def write_suggestion_page(
 
 
 def _order(found: Suggestion, about: Mapping[str, Any]) -> str:
-    head = ["Order", *_HEAD, "Most alike", "Distance", "Score"]
+    head = [*_HEAD, "Most alike", "Distance", "Score"]
     rows = [
-        [str(one.order), escape(one.case), *_figures(one), _nearest(one), number(one.distance), number(one.score)]
+        [f"{one.order}: {escape(one.case)}", *_figures(one), _nearest(one), number(one.distance), number(one.score)]
         for one in found.chosen
     ]
     compared = ", ".join(escape(str(name)) for name in about["compared"])
