@@ -27,6 +27,13 @@ AUDITED = """
         assert main(["prepare", *data, "--output", str(root / "out")]) == 0
         assert main(["train", *data, "--prepared", str(root / "out"), "--output", str(root / "run"),
             "--steps", "3", "--set", "workers=0", "--accelerator", "cpu"]) == 0
+    trained = set(opened)
+    opened.clear()
+    for root in map(pathlib.Path, sys.argv[1:]):
+        assert main(["suggest", str(root / "run"), "-n", "1", "--split", str(root / "next.json")]) == 0
+    assert any("imagesTr" in p for p in opened)
+    assert not any("labelsTr" in p for p in opened), opened
+    opened = trained
     print("OPENED", json.dumps(sorted({p for p in opened if "labelsTr" in p})))
 """
 

@@ -1,8 +1,8 @@
 """Semi-supervised medical image segmentation in 2D and 3D, from a few labelled and many unlabelled scans.
 
 Every command is a function of this package: ``phantom``, ``import_dataset``, ``make_split``, ``prepare``, ``train``,
-``predict``, ``export``, ``evaluate``, ``report``, ``bench``; ``SCDL`` serves other people's training code. They are
-found on first use, so that importing the package costs nothing.
+``predict``, ``export``, ``evaluate``, ``suggest``, ``report``, ``bench``; ``SCDL`` serves other people's training
+code. They are found on first use, so that importing the package costs nothing.
 """
 
 import importlib
@@ -20,6 +20,7 @@ _WHERE = {
     "predict": "semialign.inference.predictor",
     "export": "semialign.inference.export",
     "evaluate": "semialign.evaluation.evaluate",
+    "suggest": "semialign.suggestion.suggest",
     "report": "semialign.evaluation.reporting",
     "bench": "semialign.evaluation.benchmark",
     "SCDL": "semialign.plugins.scdl",

@@ -111,6 +111,13 @@ def test_the_slice_with_most_label_is_shown() -> None:
     assert views(case_of(np.zeros_like(label)), 3)[0].where == "slice 7 of 12"
 
 
+def test_slices_lie_where_they_are_asked_for() -> None:
+    label = np.zeros((12, 14, 16), int)
+    label[3:6, 3:6, 3:6] = 1
+    shown = views(case_of(label), len(NAMES), at=(7, 8, 9))
+    assert [view.where.split(",")[0] for view in shown] == ["slice 10 of 16", "slice 9 of 14", "slice 8 of 12"]
+
+
 def test_small_structures_are_enlarged_and_stay_in_view() -> None:
     label = np.zeros((100, 80, 60), int)
     label[96:100, 2:5, 30:33] = 1

@@ -7,10 +7,8 @@ import re
 from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from semialign.evaluation import report_viewer
 from semialign.evaluation.report_paint import PALETTE, heat, outline
 from semialign.evaluation.report_viewer import BUDGET, MOST_SLICES, viewer
 from semialign.evaluation.report_views import PictureCase
@@ -64,7 +62,7 @@ def test_a_tall_volume_is_thinned_and_keeps_its_fullest_slice() -> None:
     assert found[int(first)]["where"].startswith("slice 158 of 301")
 
 
-def test_noise_stays_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_stays_within_the_budget() -> None:
     random = np.random.default_rng(0)
     shape = (64, 64, 32)
     noisy = case_of(
@@ -75,8 +73,17 @@ def test_noise_stays_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     full = viewer(noisy, names=NAMES)
     assert len(full) < 1.2 * BUDGET
-    monkeypatch.setattr(report_viewer, "BUDGET", BUDGET // 4)
-    assert len(viewer(noisy, names=NAMES)) < len(full) / 2
+    assert len(viewer(noisy, names=NAMES, budget=BUDGET // 4)) < len(full) / 2
+
+
+def test_without_a_label_none_is_spoken_of() -> None:
+    predicted = np.zeros((30, 20, 6), int)
+    predicted[5:9, 5:9, 3] = 1
+    html = viewer(case_of(np.zeros_like(predicted), prediction=predicted, has_label=False), names=NAMES)
+    assert [of["told"] for of in slices(html)][2:4] == ["predicted: nothing", "predicted: one"]
+    assert 'value="label"' not in html
+    assert "label solid" not in html
+    assert 'value="label"' in viewer(case_of(predicted), names=NAMES)
 
 
 def test_a_picture_has_no_slider() -> None:

@@ -15,6 +15,7 @@ COMMANDS = {
     "predict": ("predict", "segment new scans with a trained model"),
     "export": ("export", "write a trained model as one small file"),
     "evaluate": ("evaluate", "score predictions against labels"),
+    "suggest": ("suggest", "choose the unlabelled cases to label next, with pictures of why"),
     "report": ("report", "write the report page of a run, a benchmark or an evaluation"),
     "bench": ("bench", "run a matrix of data sets, methods and seeds, and compare"),
     "methods": ("methods", "list methods, plug-ins and recipes"),

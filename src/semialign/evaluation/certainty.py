@@ -122,16 +122,17 @@ class _Planes:
         values = part.probabilities.float()
         stop = part.start + values.shape[1 + part.axis]
         box = tuple(slice(part.start, stop) if a == part.axis else slice(None) for a in range(self.label.ndim))
-        bits = _bits(values)
-        foreground = bits[values.max(0).indices > 0]
+        entropy = bits(values)
+        foreground = entropy[values.max(0).indices > 0]
         self.total, self.voxels = self.total + float(foreground.sum()), self.voxels + len(foreground)
-        self.entropy[box] = (bits * PER_BIT).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+        self.entropy[box] = (entropy * PER_BIT).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
         label = torch.from_numpy(self.label[box].astype(np.int32)).to(values.device)
         found = count(values, label)
         self.counts = found if self.counts is None else self.counts + found
 
 
-def _bits(probabilities: Tensor) -> Tensor:
+def bits(probabilities: Tensor) -> Tensor:
+    """Return the entropy (*S), in bits, of probabilities (K, *S)."""
     import math
 
     import torch

@@ -44,7 +44,7 @@ def case_figures(case: PictureCase, *, names: Sequence[str], number_of_case: int
         rows += _row(view, difference, f"p{number_of_case}-{i}", case, len(names))
     classes = "".join(f"<li>{swatch(value)}{escape(str(names[value]))}</li>" for value in sorted(shown))
     kinds = "".join(f"<li>{mark(colour)}{words}</li>" for kind, (colour, words) in DIFFERENCE.items() if kind in found)
-    unsure = f'<ul class="legend"><li class="lead">Entropy</li>{_heat_key()}</ul>' if case.entropy is not None else ""
+    unsure = f'<ul class="legend"><li class="lead">Entropy</li>{heat_key()}</ul>' if case.entropy is not None else ""
     return (
         f'<article class="case"><header><h3>{escape(case.title.capitalize())}: {escape(case.id)}</h3>'
         f"<p>{escape(case.part)} · Dice <strong>{number(case.dice)}</strong> · {_grid_words(case)}</p></header>"
@@ -60,7 +60,8 @@ def _grid_words(case: PictureCase) -> str:
     return f"{size} voxels of {' × '.join(human(float(s)) for s in case.spacing)} mm"
 
 
-def _heat_key() -> str:
+def heat_key() -> str:
+    """Return the items of a legend that say which entropy a colour is."""
     shown = {0: "0.06", len(HEAT) // 2: "0.5", len(HEAT) - 1: "1 bit or more"}
     return "".join(f"<li>{mark(HEAT[i])}{words}</li>" for i, words in shown.items())
 

@@ -26,16 +26,16 @@ _LAYERS = (
 )
 
 
-def viewer(case: PictureCase, *, names: Sequence[str]) -> str:
-    """Return the viewer of a case as HTML; ``names`` of all classes, background first."""
+def viewer(case: PictureCase, *, names: Sequence[str], budget: int = BUDGET) -> str:
+    """Return the viewer of a case as HTML, about ``budget`` characters; ``names`` of all classes, background first."""
     views, first = stack(case, len(names), most=MOST_SLICES)
     shown: View | None = None
     slices: list[dict[str, Any]] = []
     for i, view in enumerate(views):
         shown = view if i == first else shown
-        slices.append({"where": view.where, "told": _words(view, names), "layers": _layers(view, len(names))})
+        slices.append({"where": view.where, "told": _words(case, view, names), "layers": _layers(view, len(names))})
     assert shown is not None
-    while len(slices) > 1 and sum(len(part) for of in slices for part in of["layers"]) > BUDGET:
+    while len(slices) > 1 and sum(len(part) for of in slices for part in of["layers"]) > budget:
         slices, first = slices[first % 2 :: 2], first // 2
     return _page_part(case, shown, slices, first)
 
@@ -60,7 +60,8 @@ def _page_part(case: PictureCase, view: View, slices: Sequence[Mapping[str, Any]
         f'aria-label="{escape(f"{about}, {_spoken(start)}")}">{images}{letters(view.edges, width, height)}</svg>'
     )
     kept = json.dumps(slices, ensure_ascii=True).replace("<", "\\u003c")
-    caption = '<p class="hint">Outlines: label solid, prediction dashed, in the colour of the class.</p>'
+    which = "Outlines: label solid, prediction dashed" if case.has_label else "Outline: prediction, dashed"
+    caption = f'<p class="hint">{which}, in the colour of the class.</p>'
     return (
         f'<div class="viewer" style="--shape:{width / height:.4f}">{svg}'
         f'<div class="controls" hidden>{_slider(len(slices), first, about)}{_boxes(case)}</div>{caption}'
@@ -81,7 +82,7 @@ def _boxes(case: PictureCase) -> str:
     return "".join(
         f'<label><input type="checkbox" value="{name}"{" checked" if shown else ""}> {words}</label>'
         for name, words, shown in _LAYERS
-        if name != "entropy" or case.entropy is not None
+        if {"entropy": case.entropy is not None, "label": case.has_label}.get(name, True)
     )
 
 
@@ -89,12 +90,14 @@ def _spoken(slice_: Mapping[str, Any]) -> str:
     return f"{slice_['where']}; {slice_['told']}" if slice_["where"] else str(slice_["told"])
 
 
-def _words(view: View, names: Sequence[str]) -> str:
+def _words(case: PictureCase, view: View, names: Sequence[str]) -> str:
     def found(mask: np.ndarray) -> str:
         values = [int(v) for v in np.unique(mask) if 0 < v < len(names)]
         return ", ".join(str(names[v]) for v in values) or "nothing"
 
     label, prediction = found(view.label), found(view.prediction)
+    if not case.has_label:
+        return f"predicted: {prediction}"
     return f"labelled and predicted: {label}" if label == prediction else f"labelled: {label}; predicted: {prediction}"
 
 

@@ -25,6 +25,7 @@ class PictureCase:
     dice: float  # mean of the foreground classes
     title: str
     entropy: np.ndarray | None = None  # (*S) uint8: bits times certainty.PER_BIT
+    has_label: bool = True  # without one, ``label`` is all background and is not spoken of
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,17 @@ class View:
     entropy: np.ndarray | None = None
 
 
-def views(case: PictureCase, classes: int) -> list[View]:
+def views(case: PictureCase, classes: int, *, at: tuple[int, ...] | None = None) -> list[View]:
     """Return the views of a case: the picture itself, or the axial, coronal and sagittal slice of a volume.
 
-    Each slice is the one with most labelled (else most predicted) area. The patient's right is on the left of the
-    picture; anterior is up in axial slices and on the left in sagittal ones; superior is up in the others.
+    Each slice is the one with most labelled (else most predicted) area, or lies ``at`` a voxel (x, y, z). The patient's
+    right is on the left of the picture; anterior is up in axial slices and on the left in sagittal ones; superior is up
+    in the others.
     """
     if case.label.ndim == 2:
         return [_whole_picture(case)]
     limits = _limits(case.image[0], _structures(case.label, classes) | (case.prediction > 0))
-    return [_slice(case, limits, axis, classes) for axis in (2, 1, 0)]
+    return [_slice(case, limits, axis, classes, index=None if at is None else at[axis]) for axis in (2, 1, 0)]
 
 
 def stack(case: PictureCase, classes: int, *, most: int) -> tuple[Iterator[View], int]:

@@ -125,7 +125,7 @@ def predict_with(
     """Predict with models that are loaded already; ``names`` says what errors call them. See :func:`predict`."""
     from semialign.inference.sliding_window import predict_planes
 
-    _check_settings(models, names, overlap=overlap, mirror=mirror, batch=batch)
+    check_settings(models, names, overlap=overlap, mirror=mirror, batch=batch)
     plan = models[0].plan
     cases = find_cases(inputs, len(models[0].channel_names))
     check_outputs(cases, output)
@@ -151,7 +151,7 @@ def predict_with(
             _write(read, segment, target, kept, one_piece, observe, say)
             summary.done.append(target)
         except Exception as error:  # whatever ails this case, the others go on
-            summary.failed[case.images[0]] = _reason(case, error)
+            summary.failed[case.images[0]] = reason(case, error)
         say("cases", number, len(cases))
     return summary
 
@@ -245,7 +245,8 @@ def _watched(planes: Iterator[Planes], size: tuple[int, ...], say: Say) -> Itera
         say("planes of this case", part.start + part.probabilities.shape[1 + part.axis], size[part.axis])
 
 
-def _reason(case: Case, error: Exception) -> str:
+def reason(case: Case, error: Exception) -> str:
+    """Return in one line, with the file, why ``case`` was not predicted."""
     text = " ".join(str(error).split())
     if not isinstance(error, UserError):
         text = f"{type(error).__name__}: {text}"
@@ -255,9 +256,10 @@ def _reason(case: Case, error: Exception) -> str:
     return text if path in text or str(case.images[0].parent) in text else f"{path}: {text}"
 
 
-def _check_settings(
+def check_settings(
     models: Sequence[Model], names: Sequence[str], *, overlap: float, mirror: bool, batch: int | None
 ) -> None:
+    """Raise :class:`UserError` for settings out of range, or models that cannot be averaged."""
     if not models:
         raise UserError("no model to predict with; name a run folder")
     if not 0 <= overlap <= 0.9:
