@@ -58,6 +58,46 @@ def test_cross_entropy_scales_with_its_weights() -> None:
     assert doubled == pytest.approx(2 * cross_entropy(logits, target, weights=weights).item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("squared", [False, True])
+@pytest.mark.parametrize("per_sample", [False, True])
+@pytest.mark.parametrize("background", [False, True])
+def test_gradient_of_dice_ce_numerically(squared: bool, per_sample: bool, background: bool) -> None:
+    logits, target = _example(7, True, size=(4, 3))
+
+    def loss(logits: torch.Tensor) -> torch.Tensor:
+        return dice_ce(logits, target, squared=squared, per_sample=per_sample, background=background)
+
+    assert torch.autograd.gradcheck(loss, logits.double().requires_grad_())
+
+
+@pytest.mark.parametrize("squared", [False, True])
+def test_dice_ce_is_its_parts(squared: bool) -> None:
+    (logits, target), kind = _example(8, True, size=(5, 4, 6)), {"squared": squared, "smooth": 0.3}
+    ours, parts = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    whole = dice_ce(ours, target, **kind)
+    apart = (cross_entropy(parts, target) + soft_dice(parts.softmax(1), target, background=False, **kind)) / 2
+    assert whole.item() == pytest.approx(apart.item(), rel=1e-6)
+    (3 * whole).backward()
+    (3 * apart).backward()
+    assert ours.grad is not None
+    assert parts.grad is not None
+    assert torch.allclose(ours.grad, parts.grad, atol=1e-7)
+
+
+def test_dice_ce_of_half_precision_logits_has_a_gradient_of_theirs() -> None:
+    logits, target = _example(9)
+    half, whole = logits.bfloat16().requires_grad_(), logits.bfloat16().float().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = dice_ce(half, target)
+    loss.backward()
+    dice_ce(whole, target).backward()
+    assert loss.dtype == torch.float32
+    assert half.grad is not None
+    assert whole.grad is not None
+    assert half.grad.dtype == torch.bfloat16
+    assert torch.equal(half.grad, whole.grad.bfloat16())
+
+
 @pytest.mark.parametrize("size", [(9, 7), (5, 4, 6)], ids=["2d", "3d"])
 @pytest.mark.parametrize("squared", [False, True])
 @pytest.mark.parametrize("per_sample", [False, True])

@@ -1,9 +1,10 @@
 """Cross-entropy and the sum that trains on labels: cross-entropy and Dice from one softmax."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from semialign.losses.dice import soft_dice
+from semialign.losses.fused import DiceCrossEntropy
 
 
 def cross_entropy(
@@ -36,8 +37,8 @@ def dice_ce(
 
     The Dice is over the foreground classes and the batch unless told otherwise; see :func:`soft_dice`.
     """
-    logits = logits.float()
-    dice = soft_dice(
-        logits.softmax(1), target, squared=squared, per_sample=per_sample, background=background, smooth=smooth
+    exact = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(2)
+    loss: Tensor = DiceCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        exact, target.flatten(1), squared, per_sample, background, smooth
     )
-    return 0.5 * (cross_entropy(logits, target) + dice)
+    return loss
