@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 if TYPE_CHECKING:
-    from semialign.evaluation.benchmark_table import Table
+    from semialign.evaluation.benchmark_words import Table
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _screen() -> Iterator[Any]:
 def _print(value: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from semialign.evaluation.benchmark_table import reading, sections
+    from semialign.evaluation.benchmark_table import reading, sections, series_tables
 
     console = Console(width=None if Console().is_terminal else 150)
     for section in sections(value):
@@ -112,6 +112,8 @@ def _print(value: dict[str, Any]) -> None:
             console.print(_rich(table))
         for note in section.notes:
             console.print(f"- {note}", markup=False, highlight=False)
+    for found in series_tables(value).values():
+        console.print(_rich(found))
     console.print()
     for line in reading(value):
         console.print(line, style="dim", markup=False, highlight=False)

@@ -10,8 +10,10 @@ from semialign import __version__
 from semialign.common.errors import UserError, require_known
 from semialign.common.files import write_json, write_text
 from semialign.evaluation.benchmark_data import Opened, digest, identify, open_data, renew_prepared, require_fitting
-from semialign.evaluation.benchmark_file import Bench, BenchData, load_bench
+from semialign.evaluation.benchmark_file import Bench, BenchData, BenchEntry, load_bench
+from semialign.evaluation.benchmark_machine import source_commit
 from semialign.evaluation.benchmark_page import write_bench_page
+from semialign.evaluation.benchmark_pairs import compare_pairs
 from semialign.evaluation.benchmark_run import (
     CHANGED,
     FAILED,
@@ -20,11 +22,11 @@ from semialign.evaluation.benchmark_run import (
     carry_out,
     make_run,
     read_record,
-    source_commit,
     state_of,
 )
 from semialign.evaluation.benchmark_summary import summarise
-from semialign.evaluation.benchmark_table import duration, markdown
+from semialign.evaluation.benchmark_table import markdown
+from semialign.evaluation.benchmark_words import duration
 from semialign.evaluation.groups import FINGERPRINT, read_frequencies
 
 Say = Callable[[str, int, int], None]
@@ -107,7 +109,13 @@ def _runs(made: Bench, data: BenchData) -> list[Run]:
         make_run(data, entry, seed, output=made.output, identity=identity)
         for seed in made.seeds
         for entry in made.entries
+        if seed in _seeds(made, entry)
     ]
+
+
+def _seeds(made: Bench, entry: BenchEntry) -> tuple[int, ...]:
+    # One folder of predictions counts once: said over for every seed, it would show a spread of nothing.
+    return made.seeds if entry.given is None or entry.given.per_seed else made.seeds[:1]
 
 
 def _chosen(made: Bench, only: Sequence[str]) -> list[Run]:
@@ -121,7 +129,7 @@ def _chosen(made: Bench, only: Sequence[str]) -> list[Run]:
 
 
 def _carry_out(run: Run, opened: Opened, accelerator: str, progress: Say | None, say: Tell) -> dict[str, Any]:
-    if renew_prepared(run.prepared, digest([identify(run.data), run.entry.labels])):
+    if run.entry.given is None and renew_prepared(run.prepared, digest([identify(run.data), run.entry.labels])):
         say(f"  the data set or its split has changed: {run.prepared} is made anew")
     return carry_out(run, opened, accelerator=accelerator, progress=progress)
 
@@ -139,7 +147,8 @@ def _records(made: Bench) -> Iterator[dict[str, Any]]:
                 # Names and grouping may have changed in the file since; they decide no run's result.
                 named = {"dataset": data.name, "entry": run.entry.name, "group_by": data.group_by}
                 found = {"folder": str(run.folder.relative_to(made.output)), "class_frequencies": _frequencies(run)}
-                yield record | named | found
+                costs = {} if run.entry.given is None else run.entry.given.costs()
+                yield record | named | found | costs
 
 
 def _frequencies(run: Run) -> dict[str, float] | None:
@@ -159,13 +168,16 @@ def _write(made: Bench) -> dict[str, Any]:
         "length": made.length,
         "overrides": made.overrides,
         "seeds": list(made.seeds),
+        "planned": len(made.datasets) * sum(len(_seeds(made, entry)) for entry in made.entries),
         "datasets": [data.name for data in made.datasets],
         "entries": entries,
         "baseline": made.baseline,
         "ceiling": made.ceiling,
         "versions": {"semialign": __version__, "python": platform.python_version()},
         "commit": source_commit(),
+        "series": {data.name: data.series for data in made.datasets if data.series},
         "results": summarise(records, entries=entries, baseline=made.baseline, ceiling=made.ceiling),
+        "pairs": compare_pairs(records, entries=entries),
         "runs": records,
     }
     write_json(made.output / "bench.json", value)
@@ -179,6 +191,7 @@ def _outcome(record: dict[str, Any]) -> str:
         return f"failed: {record['reason']}"
     means = {name: of["summary"]["mean"]["dice"] for name, of in record["checkpoints"].items()}
     dice = [f"{'-' if mean is None else f'{mean:.3f}'} ({name} checkpoint)" for name, mean in means.items()]
+    dice = [text.replace("(last checkpoint)", "(as given)") for text in dice] if record.get("given") else dice
     return f"mean Dice {', '.join(dice)}; {duration(record['seconds'])}"
 
 
@@ -186,12 +199,12 @@ def _left(made: Bench, waiting: Sequence[Run]) -> str:
     """Return `` (about ... left)`` from the time that runs have taken so far; at first from their training time."""
     took: dict[str, list[float]] = {}
     for record in _records(made):
-        if record["state"] == FINISHED:
+        if record["state"] == FINISHED and not record.get("given"):
             took.setdefault(record["dataset"], []).append(record["seconds"])
     every = [seconds for runs in took.values() for seconds in runs]
     total, known = 0.0, True
     for run in waiting:
-        if state_of(run) == FINISHED:
+        if state_of(run) == FINISHED or run.entry.given is not None:
             continue
         seen = took.get(run.data.name) or every
         minutes = run.entry.resolved["training"]["minutes"]
