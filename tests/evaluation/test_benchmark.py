@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -334,6 +335,33 @@ def test_data_that_do_not_fit_stop_before_any_run(trial, stand, tmp_path, pictur
     stand.trained.clear()
     with pytest.raises(UserError, match="it cannot be scored"):
         bench(trial(datasets=datasets), only=["mean teacher"])
+    assert stand.trained == []
+
+
+def test_a_planted_leak_stops_before_any_run_and_no_unlabelled_label_is_read(trial, stand, tmp_path, pictures):
+    split, leaky = read_json(pictures / "split.json"), tmp_path / "leaky"
+    shutil.copytree(pictures, leaky)
+    for case in split["unlabelled"] + split["labelled"]:  # stood-in training reads none; nor may anything else
+        (leaky / "labelsTr" / f"{case}.png").write_bytes(b"poison")
+    options = {"datasets": [{"name": "a", "data": "leaky", "split": "leaky/split.json"}], "seeds": [0]}
+    options["entries"] = yaml.safe_load(trial().read_text())["entries"][:2]
+    assert bench(trial(**options), output=tmp_path / "clean").failed == {}
+    stand.trained.clear()
+    source, copy = (leaky / "imagesTr" / f"{case}_0000.png" for case in (split["labelled"][1], split["test"][2]))
+    Image.open(source).save(copy, optimize=True)
+    for output in ("clean", "fresh"):
+        with pytest.raises(UserError, match=f"{copy}: a test case with the same voxels as {source}, a case for"):
+            bench(trial(**options), output=tmp_path / output)
+    assert stand.trained == []
+    assert not (tmp_path / "fresh" / "runs").exists()
+    assert main(["bench", str(trial(**options))]) == 2
+
+
+def test_validation_and_test_may_not_share_a_case(trial, stand, tmp_path, pictures):
+    split = read_json(pictures / "split.json")
+    write_json(tmp_path / "both.json", split | {"validation": split["test"]})  # to choose the checkpoint by test cases
+    with pytest.raises(UserError, match="stands in both validation and test; leave it in one"):
+        bench(trial(datasets=[{"name": "a", "data": str(pictures), "split": "both.json"}]))
     assert stand.trained == []
 
 

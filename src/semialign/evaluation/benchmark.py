@@ -9,7 +9,15 @@ from typing import Any
 from semialign import __version__
 from semialign.common.errors import UserError, require_known
 from semialign.common.files import write_json, write_text
-from semialign.evaluation.benchmark_data import Opened, digest, identify, open_data, renew_prepared, require_fitting
+from semialign.evaluation.benchmark_data import (
+    Opened,
+    digest,
+    identify,
+    open_data,
+    refuse_leaks,
+    renew_prepared,
+    require_fitting,
+)
 from semialign.evaluation.benchmark_file import Bench, BenchData, BenchEntry, load_bench
 from semialign.evaluation.benchmark_machine import source_commit
 from semialign.evaluation.benchmark_page import write_bench_page
@@ -71,6 +79,7 @@ def bench(
         if any(run.data == data for run in chosen):
             opened[data.name] = open_data(data, made.output, progress=progress)
             require_fitting(opened[data.name], [run.entry for run in chosen if run.data == data])
+            refuse_leaks(opened[data.name], made.output, progress=progress)
     states = [state_of(run) for run in chosen]
     say(f"{len(chosen)} runs, {states.count(FINISHED)} of them finished before; {made.length}")
     value, failed = _write(made), {}
