@@ -90,17 +90,19 @@ def state_of(run: Run) -> str:
     return str(record["state"]) if record["key"] == run.key else CHANGED
 
 
-def carry_out(run: Run, opened: Opened, *, accelerator: str = "auto", progress: Say | None = None) -> dict[str, Any]:
+def carry_out(
+    run: Run, opened: Opened, *, accelerator: str = "auto", side_by_side: int = 1, progress: Say | None = None
+) -> dict[str, Any]:
     """Do what is left of ``run`` and return its record, which is also written to the run's folder.
 
     A run of other settings in the same place is deleted; an interrupted or failed one goes on. Whatever goes wrong
     is put on record (``state`` failed, ``reason``), with the traceback in ``error.txt`` unless it is a user's mistake.
-    Another tool's predictions are scored alone.
+    Another tool's predictions are scored alone. ``side_by_side``: how many runs share the machine, for the record.
     """
     if state_of(run) == CHANGED:
         shutil.rmtree(run.folder)
     own_peak = forget_peak()
-    record = _described(run, opened, accelerator)
+    record = described(run, opened, accelerator) | ({"side_by_side": side_by_side} if side_by_side > 1 else {})
     write_json(run.folder / RECORD, record | {"state": INTERRUPTED})
     begun = time.monotonic()
     try:
@@ -122,7 +124,8 @@ def carry_out(run: Run, opened: Opened, *, accelerator: str = "auto", progress: 
     return record
 
 
-def _described(run: Run, opened: Opened, accelerator: str) -> dict[str, Any]:
+def described(run: Run, opened: Opened, accelerator: str) -> dict[str, Any]:
+    """Return what a record says of ``run`` before it has begun."""
     split = opened.split_for(run.entry)
     parts = {part: len(ids) for part, ids in asdict(split).items() if part != "protocol"}
     named = opened.split.protocol if opened.split.protocol != str(run.data.split) else Path(opened.split.protocol).stem
