@@ -410,6 +410,26 @@ def test_a_note_says_where_no_verdict_was_possible():
     assert "too large for a verdict" not in markdown(page([record(entry, 0, many) for entry in ENTRIES]))
 
 
+def test_series_put_dice_beside_the_number_of_labels():
+    def of(dataset: str, labelled: int, shift: float) -> list[Any]:
+        cases = {"labelled": labelled, "unlabelled": 5, "validation": 1, "test": 2}
+        return [
+            record(entry, seed, {"a": 0.5 + shift, "b": 0.7 + shift + 0.02 * seed}, dataset=dataset, cases=cases)
+            for entry in ENTRIES
+            for seed in (0, 1)
+        ]
+
+    records = [*of("eight", 8, 0.1), *of("four", 4, 0.0), *of("alone", 2, 0.0)]
+    value = page(records, datasets=["eight", "four", "alone"], series={"eight": "heart", "four": "heart"})
+    text = markdown(value)
+    assert rows_of(text, "Series heart") == [
+        [entry, "0.605 [0.600 to 0.610]", "0.705 [0.700 to 0.710]"] for entry in ("labels only", "mean teacher")
+    ]
+    assert "| entry | 4 labelled | 8 labelled |" in text
+    assert text.count("Series ") == 2  # the heading and the title
+    assert "Series" not in markdown(page(records, datasets=["eight"]))
+
+
 def test_a_bar_in_a_name_does_not_break_the_table():
     records = [record("a|b", 0, {"a": 0.5})]
     row = next(line for line in markdown(page(records, entries=["a|b"])).splitlines() if line.startswith("| a"))
