@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from semialign.common.errors import UserError
-from semialign.data import prepare as module
+from semialign.data import parallel as parallel_module
 from semialign.data.prepare import prepare
 from semialign.data.splits import Split
 from semialign.data.store import Store
@@ -54,7 +54,7 @@ def test_what_training_needs_is_written_and_nothing_else(made: Data) -> None:
     files = {name for name in contents(made.out) if name.startswith("store")}
     images = {f"store/{c}.image.b2nd" for c in "abcde"} | {f"store/{c}.json" for c in "abcde"}
     assert files == images | {f"store/{c}.label.b2nd" for c in "abe"}
-    assert {p.name for p in made.out.iterdir()} == {"plan.yaml", "fingerprint.json", "store"}
+    assert {p.name for p in made.out.iterdir()} == {"plan.yaml", "fingerprint.json", "content.jsonl", "store"}
     store = Store(made.out / "store")
     assert [store.about(c)["labelled"] for c in "abcde"] == [True, True, False, False, True]
     label = organ(seed=0)[1]
@@ -122,35 +122,35 @@ class Pool:
 
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> type[Pool]:
-    monkeypatch.setattr(module, "ProcessPoolExecutor", Pool)
-    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: set(range(4)), raising=False)
+    monkeypatch.setattr(parallel_module, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(parallel_module.os, "sched_getaffinity", lambda _: set(range(4)), raising=False)
     Pool.given, Pool.broken = [], False
     return Pool
 
 
 def test_little_work_starts_no_process(pool: type[Pool]) -> None:
-    assert list(module._parallel(abs, range(-50, 0), None)) == list(range(50, 0, -1))
-    assert list(module._parallel(abs, range(-50, 0), 1)) == list(range(50, 0, -1))
-    assert list(module._parallel(abs, [], 4)) == []
-    assert list(module._parallel(abs, [-3], 4)) == [3]
+    assert list(parallel_module.parallel(abs, range(-50, 0), None)) == list(range(50, 0, -1))
+    assert list(parallel_module.parallel(abs, range(-50, 0), 1)) == list(range(50, 0, -1))
+    assert list(parallel_module.parallel(abs, [], 4)) == []
+    assert list(parallel_module.parallel(abs, [-3], 4)) == [3]
     assert pool.given == []
 
 
 def test_much_work_goes_on_in_processes(pool: type[Pool], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PAYS", -1.0)
-    assert list(module._parallel(abs, range(-50, 0), None)) == list(range(50, 0, -1))
+    monkeypatch.setattr(parallel_module, "PAYS", -1.0)
+    assert list(parallel_module.parallel(abs, range(-50, 0), None)) == list(range(50, 0, -1))
     assert pool.given == list(range(-48, 0))  # after two that were timed
 
 
 def test_as_many_processes_as_asked_for_start_at_once(pool: type[Pool]) -> None:
-    assert list(module._parallel(abs, range(-5, 0), 2)) == [5, 4, 3, 2, 1]
+    assert list(parallel_module.parallel(abs, range(-5, 0), 2)) == [5, 4, 3, 2, 1]
     assert len(pool.given) == 5
 
 
 def test_a_process_that_dies_is_explained(pool: type[Pool]) -> None:
     pool.broken = True
     with pytest.raises(UserError, match="for want of memory; try --workers 1"):
-        list(module._parallel(abs, range(5), 2))
+        list(parallel_module.parallel(abs, range(5), 2))
 
 
 @pytest.mark.parametrize(("option", "words"), [({"workers": 0}, "--workers 0"), ({"accelerator": "tpu"}, "'tpu'")])

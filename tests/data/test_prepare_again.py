@@ -46,8 +46,11 @@ def test_a_second_run_does_nothing(data: Data, monkeypatch: pytest.MonkeyPatch) 
     def never(*args: Any, **more: Any) -> None:
         raise AssertionError("work was started")
 
-    for name in ("ProcessPoolExecutor", "fingerprint_case", "preprocess_image", "preprocess_label", "write_plan"):
+    for name in ("fingerprint_case", "preprocess_image", "preprocess_label", "write_plan"):
         monkeypatch.setattr(module, name, never)
+    monkeypatch.setattr("semialign.data.parallel.ProcessPoolExecutor", never)
+    for name in ("read_case", "read_grid"):
+        monkeypatch.setattr(f"semialign.data.leaks.{name}", never)
     before = times(data.out)
     said: list[Any] = []
     done = data.prepare(workers=4, progress=lambda *what: said.append(what))

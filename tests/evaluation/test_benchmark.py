@@ -1,8 +1,9 @@
 """Benchmarks from file to page: what is run, skipped, gone on with and recorded; training stands in."""
 
-import hashlib
 import json
+import random
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,87 +15,15 @@ from PIL import Image
 
 from semialign.cli.main import main
 from semialign.common.errors import UserError
-from semialign.common.files import read_json, write_json, write_yaml
-from semialign.data.phantom import phantom
+from semialign.common.files import read_json, write_json
 from semialign.evaluation.benchmark import bench, list_runs
-from semialign.evaluation.benchmark_run import forget_peak
+from semialign.evaluation.benchmark_machine import forget_peak
 from semialign.inference.predictor import PredictionSummary
-from semialign.training.checkpoint import save_checkpoint
 
-CASES, TEST = 12, 4
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+from stand_in_bench import pictures, stand, trial
 
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("data") / "pictures"
-    return phantom(out, cases=CASES, labelled=2, validation=2, test=TEST, dimensions=2, size=(32, 32), workers=1)
-
-
-class Stand:
-    """Stands in for training and prediction: quick, and a function of data, method, seed and steps alone."""
-
-    def __init__(self) -> None:
-        self.trained: list[dict[str, Any]] = []
-        self.predicted: list[tuple[str, str, tuple[str, ...]]] = []
-        self.on_train: Callable[[dict[str, Any]], None] = lambda options: None
-        self.before_result: Callable[[dict[str, Any]], None] = lambda options: None
-        self.best_step = 5
-
-    def train(self, data: Path, **options: Any) -> Path:
-        self.trained.append({"data": data, **options})
-        self.on_train(options)
-        run = options["output"]
-        assert options["resume"] == (run / "config.yaml").exists()
-        write_yaml(run / "config.yaml", {"method": options["method"], "seed": options["settings"]["seed"]})
-        save_checkpoint(run / "last.pt", {"place": {"steps_done": 10}})
-        save_checkpoint(run / "best.pt", {"place": {"steps_done": self.best_step}})
-        self.before_result(options)
-        result = {"steps": 10, "training_seconds": 3.0, "peak_memory_bytes": 2**30, "versions": {"torch": "0"}}
-        write_json(run / "result.json", result)
-        return Path(run)
-
-    def predict(self, runs: Any, inputs: Any, output: Path, *, checkpoint: str, **options: Any) -> PredictionSummary:
-        (run,) = runs
-        config = yaml.safe_load((run / "config.yaml").read_text())
-        self.predicted.append((str(run), checkpoint, tuple(path.name for path in inputs)))
-        output.mkdir(parents=True, exist_ok=True)
-        for path in inputs:
-            case = path.name.removesuffix("_0000.png")
-            label = np.asarray(Image.open(path.parents[1] / "labelsTr" / f"{case}.png"))
-            key = f"{config} {checkpoint} {case}".encode()
-            shift = 1 + hashlib.blake2b(key, digest_size=1).digest()[0] % 6
-            Image.fromarray(np.roll(label, shift, 0)).save(output / f"{case}.png")
-        return PredictionSummary()
-
-
-@pytest.fixture
-def stand(monkeypatch) -> Stand:
-    stand = Stand()
-    monkeypatch.setattr("semialign.training.train.train", stand.train)
-    monkeypatch.setattr("semialign.inference.predictor.predict", stand.predict)
-    monkeypatch.setattr("semialign.evaluation.benchmark_run._free_memory", lambda: None)  # no network was made
-    return stand
-
-
-@pytest.fixture
-def trial(tmp_path, pictures) -> Callable[..., Path]:
-    def write(**changes: Any) -> Path:
-        value = {
-            "name": "trial",
-            "output": "out",
-            "seeds": [0, 1],
-            "training": {"steps": 10},
-            "datasets": [{"name": "pictures", "data": str(pictures), "split": str(pictures / "split.json")}],
-            "entries": [
-                {"name": "labels only", "method": "supervised"},
-                {"name": "mean teacher", "method": "mean-teacher", "settings": {"weight": 0.5}},
-                {"name": "all labels", "method": "supervised", "labels": "all"},
-            ],
-        } | changes
-        (tmp_path / "trial.yaml").write_text(yaml.safe_dump(value))
-        return tmp_path / "trial.yaml"
-
-    return write
+__all__ = ["pictures", "stand", "trial"]  # fixtures
 
 
 def timeless(value: dict[str, Any]) -> dict[str, Any]:
@@ -215,6 +144,41 @@ def test_a_killed_matrix_ends_as_one_that_was_not(trial, stand, tmp_path, moment
     assert len(stand.trained) == 6 + 3 + 1 + 3
     assert stand.trained[10]["resume"] == (moment == "before_result")
     assert timeless(again) == timeless(whole)
+    assert (tmp_path / "killed" / "bench.md").read_text() == (tmp_path / "whole" / "bench.md").read_text()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_again_and_again_at_random_moments_it_ends_the_same(trial, stand, tmp_path, monkeypatch, seed):
+    bench(trial(), output=tmp_path / "whole")
+    chance = random.Random(seed)
+
+    def mortal(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            before = chance.random() < 0.08
+            if before:
+                raise KeyboardInterrupt
+            done = function(*arguments, **options)
+            if chance.random() < 0.08:
+                raise KeyboardInterrupt
+            return done
+
+        return call
+
+    with monkeypatch.context() as patched:
+        patched.setattr("semialign.training.train.train", mortal(stand.train))
+        patched.setattr("semialign.inference.predictor.predict", mortal(stand.predict))
+        for module in ("benchmark", "benchmark_run", "results"):
+            patched.setattr(f"semialign.evaluation.{module}.write_json", mortal(write_json))
+        kills = 0
+        while True:
+            try:
+                bench(trial(), output=tmp_path / "killed")
+                break
+            except KeyboardInterrupt:
+                kills += 1
+    assert kills > 1
+    whole, killed = (read_json(tmp_path / name / "bench.json") for name in ("whole", "killed"))
+    assert timeless(killed) == timeless(whole)
     assert (tmp_path / "killed" / "bench.md").read_text() == (tmp_path / "whole" / "bench.md").read_text()
 
 
@@ -371,6 +335,33 @@ def test_data_that_do_not_fit_stop_before_any_run(trial, stand, tmp_path, pictur
     stand.trained.clear()
     with pytest.raises(UserError, match="it cannot be scored"):
         bench(trial(datasets=datasets), only=["mean teacher"])
+    assert stand.trained == []
+
+
+def test_a_planted_leak_stops_before_any_run_and_no_unlabelled_label_is_read(trial, stand, tmp_path, pictures):
+    split, leaky = read_json(pictures / "split.json"), tmp_path / "leaky"
+    shutil.copytree(pictures, leaky)
+    for case in split["unlabelled"] + split["labelled"]:  # stood-in training reads none; nor may anything else
+        (leaky / "labelsTr" / f"{case}.png").write_bytes(b"poison")
+    options = {"datasets": [{"name": "a", "data": "leaky", "split": "leaky/split.json"}], "seeds": [0]}
+    options["entries"] = yaml.safe_load(trial().read_text())["entries"][:2]
+    assert bench(trial(**options), output=tmp_path / "clean").failed == {}
+    stand.trained.clear()
+    source, copy = (leaky / "imagesTr" / f"{case}_0000.png" for case in (split["labelled"][1], split["test"][2]))
+    Image.open(source).save(copy, optimize=True)
+    for output in ("clean", "fresh"):
+        with pytest.raises(UserError, match=f"{copy}: a test case with the same voxels as {source}, a case for"):
+            bench(trial(**options), output=tmp_path / output)
+    assert stand.trained == []
+    assert not (tmp_path / "fresh" / "runs").exists()
+    assert main(["bench", str(trial(**options))]) == 2
+
+
+def test_validation_and_test_may_not_share_a_case(trial, stand, tmp_path, pictures):
+    split = read_json(pictures / "split.json")
+    write_json(tmp_path / "both.json", split | {"validation": split["test"]})  # to choose the checkpoint by test cases
+    with pytest.raises(UserError, match="stands in both validation and test; leave it in one"):
+        bench(trial(datasets=[{"name": "a", "data": str(pictures), "split": "both.json"}]))
     assert stand.trained == []
 
 

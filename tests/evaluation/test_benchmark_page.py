@@ -90,12 +90,31 @@ def test_tables_charts_and_runs(output: Path) -> None:
     assert "labels only: 2 seeds, median 0.700" in text
     assert "labels only: median 0.700, quartiles 0.650 to 0.750, from 0.600 to 0.800, 3 cases" in text
     assert "Dice of spleen, mean over seeds" in text
-    assert "Validation Dice over training time" in text
+    assert "Validation Dice over training time (not the test cases&#x27;)" in text
     assert text.count('<a href="runs/') == 1
     assert '<a href="runs/0/0/report.html">' in text
     assert "failed: no space &lt;left&gt;" in text
     assert "<b>" not in text
     assert '<span data-sort="65">1 min 5 s</span>' in text
+
+
+def test_a_series_is_a_table_and_a_chart(output: Path) -> None:
+    value = json.loads((output / "bench.json").read_text())
+    more = [run | {"dataset": "heart, 5", "cases": run["cases"] | {"labelled": 5}} for run in value["runs"]]
+    value |= {"datasets": ["heart", "heart, 5"], "series": dict.fromkeys(("heart", "heart, 5"), "few")}
+    (output / "bench.json").write_text(json.dumps(value | {"runs": value["runs"] + more}))
+    text = report_bench(output).read_text(encoding="utf-8")
+    assert "<h2>Series few</h2>" in text
+    assert "Test Dice against the number of labels, last checkpoint, median over seeds, 2 to 5 labelled cases." in text
+    assert "labels only, labelled case 5: 0.7" in text
+
+
+def test_results_written_before_pairs_were_compared_get_a_whole_page(output: Path) -> None:
+    text = report_bench(output).read_text(encoding="utf-8")
+    assert "pairs" not in json.loads((output / "bench.json").read_text())
+    assert "against &lt;b&gt;teacher&lt;/b&gt;" in text.replace("Against", "against")
+    assert "not told apart (-0.000, p 1)" in text or "not told apart (+0.000, p 1)" in text
+    assert "With 3 cases, no p is below 0.25" in text
 
 
 def test_every_row_of_a_sortable_table_names_its_entry(output: Path) -> None:

@@ -30,6 +30,13 @@ def test_real_runs_on_a_phantom(tmp_path):
         assert set(row["checkpoints"]) == {"last", "best"}
         assert row["steps"]["median"] == 4
         assert 0 <= row["checkpoints"]["last"]["dice"]["mean"] <= 1
+        assert row["predict_seconds"]["median"] > 0
+        assert row["peak_memory_bytes"]["median"] is None or row["peak_memory_bytes"]["median"] > 2**20
+    # A mean teacher trains two networks, and predicts with one.
+    parameters = {row["parameters"]["median"] for row in rows.values()}
+    assert len(parameters) == 1
+    assert parameters.pop() > 10_000
+    assert len(result.value["pairs"]) == 6  # of each checkpoint three
     run = tmp_path / "out" / "runs" / "lesions" / "mean-teacher" / "seed-0"
     assert len(list((run / "predictions" / "last").glob("*.png"))) == 3
     assert (run / "evaluation" / "last" / "cases.csv").exists()

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from semialign.common.errors import UserError
+from semialign.evaluation.benchmark_pairs import compare_pairs
 from semialign.evaluation.benchmark_summary import summarise
-from semialign.evaluation.benchmark_table import duration, markdown, sections
+from semialign.evaluation.benchmark_table import markdown, sections
+from semialign.evaluation.benchmark_words import duration
 
 ENTRIES = ("labels only", "mean teacher", "all labels")
 
@@ -49,6 +51,9 @@ def record(
         "state": "finished",
         "training_seconds": 60.0 + seed,
         "steps": 100 + 10 * seed,
+        "predict_seconds": 0.5,
+        "parameters": 1_500_000,
+        "peak_memory_bytes": 2**31,
         "checkpoints": {"last": checkpoint(dice), **({"best": checkpoint(best)} if best else {})},
     } | changes
 
@@ -234,7 +239,7 @@ def test_markdown_shows_groups():
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")]
     assert lines[0][2:5] == [
         "group",
-        "Dice, mean over seeds [lowest to highest]",
+        "Dice, median over seeds [lowest to highest]",
         "difference to 'labels only' (95 % interval)",
     ]
     assert lines[2] == [
@@ -244,7 +249,7 @@ def test_markdown_shows_groups():
         "0.700 [0.700 to 0.700]",
         "-",
         "- (0 of 2 classes)",
-        "7.00",
+        "7.00 [7.00 to 7.00]",
         "0 of 8",
     ]
     assert lines[3] == [
@@ -254,7 +259,7 @@ def test_markdown_shows_groups():
         "0.075 [0.050 to 0.100]",
         "-",
         "- (0 of 2 classes)",
-        "3.00 (1 of 2 classes)",
+        "3.00 [2.00 to 4.00] (1 of 2 classes)",
         "4 of 6",
     ]
     assert lines[5][2:5] == ["tail", "0.275", "+0.250 (+0.200 to +0.300)"]
@@ -276,6 +281,23 @@ def test_infinite_distances_are_counted_over_all_seeds_and_not_averaged():
     assert of["classes"]["liver"]["dice"] == pytest.approx(0.3)
     # Cases average 0 and 0.6 over seeds: sample deviation 0.6 / sqrt 2, over sqrt 2.
     assert of["standard_error"] == pytest.approx(0.3)
+
+
+def test_classes_and_distances_have_their_spread_over_seeds():
+    records = [record("labels only", seed, {"a": value, "b": value}) for seed, value in enumerate((0.2, 0.6, 0.7))]
+    of = summed(records)["labels only"]["checkpoints"]["last"]
+    assert (of["spread"]["hd95"]["median"], of["spread"]["hd95"]["maximum"]) == pytest.approx((6.0, 7.0))
+    liver = of["classes"]["liver"]["spread"]["dice"]
+    assert (liver["median"], liver["minimum"], liver["maximum"]) == pytest.approx((0.6, 0.2, 0.7))
+    assert of["counts"] == {"scored": 6, "absent": 3, "missed": 0, "spurious": 0}
+
+
+def test_records_of_before_costs_were_measured_still_count():
+    old = three_entries()
+    for run in old:
+        for key in ("predict_seconds", "parameters", "peak_memory_bytes"):
+            del run[key]
+    assert rows_of(markdown(page(old)), "Cost")[0] == ["labels only", "1 min 0 s", "105", "-", "-", "-", "2"]
 
 
 def test_best_is_shown_only_where_every_seed_has_it():
@@ -309,7 +331,15 @@ def page(records: list[Any], **changes: Any) -> dict[str, Any]:
         "commit": "c0ffee",
     } | changes
     names = {"entries": value["entries"], "baseline": value["baseline"], "ceiling": value["ceiling"]}
-    return value | {"results": summarise(records, **names)}
+    pairs = compare_pairs(records, entries=value["entries"])
+    return value | {"results": summarise(records, **names), "pairs": pairs}
+
+
+def rows_of(text: str, title: str) -> list[list[str]]:
+    """The rows of the table with that title, without its head."""
+    table = text.split(f"**{title}")[1].split("**")[1].split("\n- ")[0]
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines][2:]
 
 
 def test_markdown_shows_every_figure_in_words():
@@ -326,8 +356,13 @@ def test_markdown_shows_every_figure_in_words():
     assert last[1] == "2"
     assert last[3:] == ["0.550 [0.550 to 0.550]", "0.550", "+0.100 (+0.100 to +0.100)", "25 %"]
     assert lines[5][2:] == ["best", "0.650 [0.650 to 0.650]", "0.650", "+0.150 (+0.100 to +0.200)", "43 %"]
-    assert lines[12] == ["mean teacher", "last", "5.50", "-", "0 of 4", "1 min 0 s", "105", "2"]
-    assert lines[13] == ["", "best", "6.50", "-", "0 of 4", "", "", ""]
+    assert rows_of(text, "Test distances")[2:4] == [
+        ["mean teacher", "last", "5.50 [5.50 to 5.50]", "-", "0 of 4", "0", "0", "2"],
+        ["", "best", "6.50 [6.50 to 6.50]", "-", "0 of 4", "0", "0", "2"],
+    ]
+    assert rows_of(text, "Cost")[1] == [
+        "mean teacher", "1 min 0 s", "105", "0.50 s", "2.00 GiB", "1.50 M", "2",
+    ]  # fmt: skip
     for sentence in (
         "Protocol: by hand: 2 labelled, 5 unlabelled, 1 validation, 2 test cases; seeds 0, 1.",
         "rule default: absent classes left out",
@@ -367,6 +402,32 @@ def test_notes_depend_on_the_data():
     assert "10 patients" in " ".join(sections(page(grouped))[0].notes)
     pairs = [r | {"group_by": "c[0-4]|c"} for r in records]  # c0 to c4, and the rest as one
     assert "Only 6 test patients: the standard error" in " ".join(sections(page(pairs))[0].notes)
+
+
+def test_a_note_says_where_no_verdict_was_possible():
+    assert "With 2 cases, no p is below 0.5, too large for a verdict among 3 pairs" in markdown(page(three_entries()))
+    many = {f"c{i}": 0.5 + i / 100 for i in range(10)}
+    assert "too large for a verdict" not in markdown(page([record(entry, 0, many) for entry in ENTRIES]))
+
+
+def test_series_put_dice_beside_the_number_of_labels():
+    def of(dataset: str, labelled: int, shift: float) -> list[Any]:
+        cases = {"labelled": labelled, "unlabelled": 5, "validation": 1, "test": 2}
+        return [
+            record(entry, seed, {"a": 0.5 + shift, "b": 0.7 + shift + 0.02 * seed}, dataset=dataset, cases=cases)
+            for entry in ENTRIES
+            for seed in (0, 1)
+        ]
+
+    records = [*of("eight", 8, 0.1), *of("four", 4, 0.0), *of("alone", 2, 0.0)]
+    value = page(records, datasets=["eight", "four", "alone"], series={"eight": "heart", "four": "heart"})
+    text = markdown(value)
+    assert rows_of(text, "Series heart") == [
+        [entry, "0.605 [0.600 to 0.610]", "0.705 [0.700 to 0.710]"] for entry in ("labels only", "mean teacher")
+    ]
+    assert "| entry | 4 labelled | 8 labelled |" in text
+    assert text.count("Series ") == 2  # the heading and the title
+    assert "Series" not in markdown(page(records, datasets=["eight"]))
 
 
 def test_a_bar_in_a_name_does_not_break_the_table():

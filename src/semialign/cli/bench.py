@@ -3,8 +3,6 @@
 Exit code: 0 when all is well, 1 when some runs failed (they are listed; the next call tries them again).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 if TYPE_CHECKING:
-    from semialign.evaluation.benchmark_table import Table
+    from semialign.evaluation.benchmark_words import Table
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,8 @@ class Arguments:
     """Seeds instead of the file's."""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
+    jobs: int | None = None
+    """Runs side by side (default: one a GPU, else one); on a processor they share its cores."""
     dry_run: bool = False
     """List the runs and where each stands; train nothing."""
 
@@ -41,6 +41,7 @@ def run(arguments: Arguments) -> None:
     """Run what is left of the matrix and print its tables."""
     import sys
 
+    from semialign.cli.bench_screen import screen
     from semialign.evaluation.benchmark import bench, list_runs
 
     options: dict[str, Any] = {
@@ -56,8 +57,9 @@ def run(arguments: Arguments) -> None:
             print(f"{state:<12} {cell.title}: {cell.folder}")
         print(f"{len(listed)} runs, {sum(state == 'finished' for _, state in listed)} finished")
         return
-    with _screen() as (tell, progress):
-        result = bench(arguments.file, **options, accelerator=arguments.accelerator, tell=tell, progress=progress)
+    options |= {"accelerator": arguments.accelerator, "jobs": arguments.jobs}
+    with screen() as (tell, progress, watch):
+        result = bench(arguments.file, **options, tell=tell, progress=progress, watch=watch)
     _print(result.value)
     print(f"written: {', '.join(str(result.output / name) for name in ('bench.md', 'bench.json', 'report.html'))}")
     for title, reason in result.failed.items():
@@ -66,43 +68,10 @@ def run(arguments: Arguments) -> None:
         raise SystemExit(1)
 
 
-@contextmanager
-def _screen() -> Iterator[Any]:
-    """Yield ``tell(line)`` and ``progress(what, done, of)``: lines that stay, bars of the present run that do not."""
-    import logging
-    import warnings
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bars, warnings.catch_warnings():
-        tasks: dict[str, Any] = {}
-
-        def tell(line: str) -> None:
-            for task in tasks.values():
-                bars.remove_task(task)
-            tasks.clear()
-            bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-        def progress(what: str, done: int, of: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=of)
-            bars.update(tasks[what], completed=done, total=of)
-
-        warnings.showwarning = lambda message, *rest, **more: tell(f"  note: {message}")  # type: ignore[assignment]
-        logging.disable(logging.INFO)  # Fabric names its precision once a run
-        try:
-            yield tell, progress
-        finally:
-            logging.disable(logging.NOTSET)
-
-
 def _print(value: dict[str, Any]) -> None:
     from rich.console import Console
 
-    from semialign.evaluation.benchmark_table import reading, sections
+    from semialign.evaluation.benchmark_table import reading, sections, series_tables
 
     console = Console(width=None if Console().is_terminal else 150)
     for section in sections(value):
@@ -112,6 +81,8 @@ def _print(value: dict[str, Any]) -> None:
             console.print(_rich(table))
         for note in section.notes:
             console.print(f"- {note}", markup=False, highlight=False)
+    for found in series_tables(value).values():
+        console.print(_rich(found))
     console.print()
     for line in reading(value):
         console.print(line, style="dim", markup=False, highlight=False)

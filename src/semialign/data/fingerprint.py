@@ -10,6 +10,7 @@ from semialign.common.seeding import numpy_rng
 from semialign.data.dataset import Case, Dataset, check_label, read_case
 from semialign.data.geometry import canonical_shape, canonical_spacing
 from semialign.data.image_io import read_label
+from semialign.data.leaks import content_of
 
 SAMPLES = 10_000
 OUTLIER = 100.0
@@ -21,8 +22,8 @@ def fingerprint_case(dataset: Dataset, case: Case, labelled: bool) -> dict[str, 
     """Check one case and describe it; ``labelled`` opens its label.
 
     Returns size and spacing (canonical axes), per channel a sample of intensities (from the foreground where there is a
-    label), voxels per class, the share of the foreground and of each class that is one piece, and warnings. Raises
-    :class:`UserError` for a faulty file.
+    label), voxels per class, the share of the foreground and of each class that is one piece, warnings, and what tells
+    a copy of the image (see :func:`content_of`). Raises :class:`UserError` for a faulty file.
     """
     image = read_case(case, len(dataset.channel_names))
     warnings = [f"{case.images[0].name}: {text}" for channel in image.array if (text := _outlier(channel)) is not None]
@@ -52,6 +53,7 @@ def fingerprint_case(dataset: Dataset, case: Case, labelled: bool) -> dict[str, 
         "voxels": counts,
         "pieces": pieces,
         "warnings": warnings,
+        "content": content_of(image),
     }
 
 

@@ -1,24 +1,20 @@
 """Preparing a data set: check, fingerprint, plan, store. Restartable; a second run does nothing."""
 
-import hashlib
-import json
-import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from semialign.common.errors import UserError, require_known
 from semialign.common.files import make_folder, read_json, write_json
 from semialign.config import to_mapping
+from semialign.data.case_keys import case_key, digest
 from semialign.data.checked import Checked
 from semialign.data.dataset import Case, Dataset, load_dataset
 from semialign.data.fingerprint import fingerprint_case, summarise
 from semialign.data.image_io import PICTURES, ending_of
+from semialign.data.leaks import CONTENT, copies, remember, require_no_leak
+from semialign.data.parallel import parallel
 from semialign.data.plan import ACCELERATORS, Plan, budget_at_hand, load_plan, make_plan, write_plan
 from semialign.data.plan_overlay import asked_dimensions, laid_over, require_agreement, require_fields
 from semialign.data.preprocess import preprocess_image, preprocess_label
@@ -26,11 +22,7 @@ from semialign.data.splits import PARTS, Split, check_split, default_split, load
 from semialign.data.store import Store
 from semialign.recipes.load import load_recipe, recipe_slug
 
-T = TypeVar("T")
-R = TypeVar("R")
 Say = Callable[[str, int, int], None]
-PAYS = 20.0
-"""Seconds of work left from which on processes are worth starting: each imports torch first."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +79,8 @@ def prepare(
     folder = make_folder(Path(output) if output else Path(data) / "prepared" / (name + suffix))
     say = progress or (lambda what, done, of: None)
     fingerprint = _fingerprint(dataset, parts, folder, workers, say)
+    of = f"{parts.protocol or 'the split'}" if split is None or isinstance(split, Split) else str(split)
+    require_no_leak(dataset, parts, folder / CONTENT, where=of, workers=workers, progress=say)
     plan_path = folder / "plan.yaml"
     if not plan_path.exists():
         plan = _made_plan(dataset, fingerprint, accelerator, fields)
@@ -129,7 +123,7 @@ def _require_fit(plan: Plan, dataset: Dataset, fingerprint: dict[str, Any], made
 def _split(dataset: Dataset, split: Path | str | Split | None) -> tuple[str, Split]:
     if isinstance(split, Split):
         check_split(split, dataset, Path("split"))
-        return f"split-{_digest(to_mapping(split), 4)}", split
+        return f"split-{digest(to_mapping(split), 4)}", split
     if split is not None:
         return Path(split).stem, load_split(Path(split), dataset)
     parts = default_split(dataset)
@@ -142,18 +136,18 @@ def _fingerprint(dataset: Dataset, parts: Split, folder: Path, workers: int | No
     path = folder / "fingerprint.json"
     opened = set(parts.labelled + parts.validation)
     cases = [dataset.cases[c] for c in parts.training + parts.validation]
-    files = [_case_key(case, case.id in opened) for case in cases]
+    files = [case_key(case, case.id in opened) for case in cases]
     which = [getattr(parts, part) for part in PARTS]
-    key = _digest([files, which, dataset.channel_names, dataset.labels, dataset.ignore])
+    key = digest([files, which, dataset.channel_names, dataset.labels, dataset.ignore])
     if (old := _old_fingerprint(path)) is not None and old["key"] == key:
         return old
     # Statistics come from training cases; validation cases are checked, and counted by nothing.
     bare = replace(dataset, cases={})  # a task is sent to a process: without the list of all cases
     kept = Checked(folder / "checked.jsonl")
-    keys = [_digest([key, dataset.channel_names, dataset.labels, dataset.ignore]) for key in files]
+    keys = [digest([key, dataset.channel_names, dataset.labels, dataset.ignore]) for key in files]
     due = [(key, case) for key, case in zip(keys, cases, strict=True) if key not in kept]
     tasks = [(bare, case, case.id in opened) for _, case in due]
-    for done, described in enumerate(_parallel(_fingerprint_case, tasks, workers), 1):
+    for done, described in enumerate(parallel(_fingerprint_case, tasks, workers), 1):
         kept.add(due[done - 1][0], described)
         say("check", done, len(tasks))
     found = [kept[key] for key in keys]
@@ -166,6 +160,9 @@ def _fingerprint(dataset: Dataset, parts: Split, folder: Path, workers: int | No
             summary["warnings"].append(f"class '{name}' is in no labelled case: it cannot be learned")
     checked = [c for c in found if c["case"] not in parts.training]
     summary["warnings"] += [w for c in checked for w in c["warnings"]]
+    contents = {c["case"]: c["content"] for c in found if "content" in c}
+    remember(folder / CONTENT, {dataset.cases[case]: of for case, of in contents.items()})
+    summary["warnings"] += copies(dataset, parts, contents)
     summary["parts"] = {part: len(ids) for part, ids in to_mapping(parts).items() if part != "protocol"}
     summary["key"] = key
     write_json(path, summary)
@@ -195,10 +192,10 @@ def _fill_store(done: Prepared, workers: int | None, say: Say) -> None:
     means += [] if plan.slice_axis is None else [{"slice_axis": plan.slice_axis}]  # keys from before stay as they were
     tasks = []
     for case in (dataset.cases[c] for c in parts.training + parts.validation):
-        key = _digest([_case_key(case, case.id in opened), means])
+        key = digest([case_key(case, case.id in opened), means])
         if not store.has(case.id, key):
             tasks.append((bare, case, plan, store, case.id in opened, key))
-    for count, _ in enumerate(_parallel(_store_case, tasks, workers), 1):
+    for count, _ in enumerate(parallel(_store_case, tasks, workers), 1):
         say("store", count, len(tasks))
 
 
@@ -207,57 +204,3 @@ def _store_case(task: tuple[Dataset, Case, Plan, Store, bool, str]) -> None:
     image = preprocess_image(case, plan)
     label = preprocess_label(case, plan, dataset) if labelled else None
     store.write(case.id, image, label, key, slice_axis=plan.slice_axis)
-
-
-def _digest(value: Any, size: int = 8) -> str:
-    return hashlib.blake2b(json.dumps(value).encode(), digest_size=size).hexdigest()
-
-
-def _case_key(case: Case, labelled: bool) -> list[str]:
-    files = [*case.images, *([case.label] if labelled and case.label else [])]
-    # A file of a DICOM folder may be replaced without any change to the folder itself.
-    files = [f for path in files for f in (sorted(path.iterdir()) if path.is_dir() else [path])]
-    found = [case.id]
-    for path in files:
-        try:
-            about = path.stat()
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror}); restore the file or its link") from error
-        found.append(f"{path.name} {about.st_size} {about.st_mtime_ns}")
-    return found
-
-
-def _parallel(function: Callable[[T], R], tasks: Sequence[T], workers: int | None) -> Iterator[R]:
-    """Yield results in order: in this process, and in others from where the rest would take longer than they to start.
-
-    ``workers``: 1 starts none, more start at once.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    several = min(workers or cores, len(tasks))
-    started, alone = time.monotonic(), 0
-    for alone, task in enumerate(tasks):
-        if alone == 1:
-            started = time.monotonic()  # the first one imports what the others use
-        seconds_left = (time.monotonic() - started) / max(alone - 1, 1) * (len(tasks) - alone)
-        if several > 1 and (workers or (alone > 1 and seconds_left > PAYS)):
-            break
-        yield function(task)
-    else:
-        return
-    rest = tasks[alone:]
-    with ProcessPoolExecutor(several, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        try:
-            yield from pool.map(function, rest, chunksize=4)
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a process that prepares died, most likely for want of memory; try --workers 1 "
-                "(in a script, call semialign under `if __name__ == '__main__':`)"
-            ) from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)

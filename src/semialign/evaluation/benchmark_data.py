@@ -12,6 +12,7 @@ from typing import Any
 from semialign.common.errors import UserError
 from semialign.common.files import make_folder, read_json, write_json
 from semialign.data.dataset import Dataset, load_dataset
+from semialign.data.leaks import require_no_leak
 from semialign.data.splits import Split, load_split
 from semialign.evaluation.benchmark_file import BenchData, BenchEntry, slug
 
@@ -85,6 +86,16 @@ def require_fitting(opened: Opened, entries: Sequence[BenchEntry]) -> None:
             if cases[case].label is None:
                 why = "it cannot be scored" if part == "test" else "no entry can have labels: all"
                 raise UserError(f"{where}: {part} case {case} of {data.name} has no file in labelsTr; {why}")
+
+
+def refuse_leaks(opened: Opened, output: Path, *, progress: Say | None = None) -> None:
+    """Raise :class:`UserError` where a test case is a copy of one for training or validation; reads images alone.
+
+    A phantom is not looked through: every case of it is drawn apart.
+    """
+    if opened.data.phantom is None:
+        kept_in = output / "content" / f"{slug(opened.data.name)}.jsonl"
+        require_no_leak(opened.dataset, opened.split, kept_in, where=str(opened.data.split), progress=progress)
 
 
 def prepared_folder(data: BenchData, entry: BenchEntry, output: Path) -> Path:

@@ -11,6 +11,7 @@ from semialign.common.errors import UserError, closest, require_known
 from semialign.common.files import read_yaml
 from semialign.config import from_mapping, merge, to_mapping
 from semialign.evaluation.benchmark_form import BenchForm, DataForm, EntryForm, PhantomForm
+from semialign.evaluation.benchmark_given import Given, given, resolved_given
 
 DEFAULT_MINUTES = 5.0  # where neither file nor recipe says how long a run trains
 LABELS = ("split", "all")
@@ -26,11 +27,15 @@ class BenchData:
     split: Path | None
     phantom: PhantomForm | None
     group_by: str | None
+    series: str | None = None
 
 
 @dataclass(frozen=True)
 class BenchEntry:
-    """An entry as :func:`semialign.training.train.train` takes it, and ``resolved``: every setting it comes to."""
+    """An entry as :func:`semialign.training.train.train` takes it, and ``resolved``: every setting it comes to.
+
+    ``given``: predictions of another tool, which are only scored.
+    """
 
     name: str
     method: str | None
@@ -38,6 +43,7 @@ class BenchEntry:
     settings: dict[str, Any]
     labels: str
     resolved: dict[str, Any]
+    given: Given | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ def load_bench(
     _check_names(file, "entries", [entry.name for entry in form.entries])
     if not form.name:
         raise UserError(f"{file}: 'name' is missing; it names the output folder")
-    entries = tuple(_entry(entry, form.training, length, file) for entry in form.entries)
+    entries = tuple(_entry(entry, form, length, file) for entry in form.entries)
     return Bench(
         file,
         form.name,
@@ -98,7 +104,7 @@ def load_bench(
         entries,
         _reference(form.baseline, "baseline", "split", entries, file),
         _reference(form.ceiling, "ceiling", "all", entries, file),
-        _length([entry.resolved["training"] for entry in entries]),
+        _length([entry.resolved["training"] for entry in entries if entry.given is None]),
         overrides,
     )
 
@@ -135,19 +141,26 @@ def _data(form: DataForm, file: Path) -> BenchData:
             raise UserError(f"{where}: group_by {form.group_by} is not a regular expression ({error})") from error
     data = None if form.data is None else _path(form.data, file)
     split = None if form.split is None else _split_path(form.split, file)
-    return BenchData(form.name, data, split, form.phantom, form.group_by)
+    return BenchData(form.name, data, split, form.phantom, form.group_by, form.series)
 
 
-def _entry(form: EntryForm, common: Mapping[str, Any], length: Mapping[str, Any], file: Path) -> BenchEntry:
-    from semialign.recipes.load import load_recipe
-    from semialign.training.train import resolve
-
+def _entry(form: EntryForm, bench: BenchForm, length: Mapping[str, Any], file: Path) -> BenchEntry:
     where = f"{file}: entry '{form.name}'"
     if form.labels not in LABELS:
         raise UserError(f"{where}: labels '{form.labels}'{closest(form.labels, LABELS)}")
+    found = given(form, where, datasets=len(bench.datasets), path=lambda text: _path(text, file))
+    if found is not None:
+        return BenchEntry(form.name, None, None, {}, form.labels, resolved_given(found), found)
     if form.method is None and form.recipe is None:
-        raise UserError(f"{where}: name a method or a recipe")
-    recipe = form.recipe
+        raise UserError(f"{where}: name a method or a recipe, or another tool's predictions")
+    return _trained_entry(form, bench.training, length, file)
+
+
+def _trained_entry(form: EntryForm, common: Mapping[str, Any], length: Mapping[str, Any], file: Path) -> BenchEntry:
+    from semialign.recipes.load import load_recipe
+    from semialign.training.train import resolve
+
+    where, recipe = f"{file}: entry '{form.name}'", form.recipe
     if recipe is not None and recipe.endswith((".yaml", ".yml")):
         recipe = str(_path(recipe, file))
     settings: dict[str, Any] = {}
@@ -192,6 +205,8 @@ def _output(form: BenchForm, file: Path, length: Mapping[str, Any]) -> Path:
 
 
 def _length(trainings: Sequence[Mapping[str, Any]]) -> str:
+    if not trainings:
+        return "nothing is trained here: predictions of other tools alone"
     minutes = {training["minutes"] for training in trainings}
     if len(minutes) == 1 and None not in minutes:
         return f"equal training time: {minutes.pop():g} minutes a run"

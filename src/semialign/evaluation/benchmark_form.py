@@ -40,6 +40,8 @@ class DataForm:
     """Make a phantom instead."""
     group_by: str | None = None
     """Regular expression; cases with the same match are one patient, and intervals draw whole patients."""
+    series: str | None = None
+    """Data sets of one series differ in their number of labels: a figure shows Dice against it."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,14 @@ class EntryForm:
     """Settings of training, method (``weight: 0.5``) and plug-ins (``scdl: {...}``), over the common ones."""
     labels: str = "split"
     """``split``: the split's labelled cases; ``all``: the unlabelled ones count as labelled (the ceiling)."""
+    predictions: str | None = None
+    """Folder of another tool's label files of the test cases, instead of a method; may hold {dataset} and {seed}."""
+    train_seconds: float | None = None
+    """With ``predictions``: how long that tool trained."""
+    predict_seconds: float | None = None
+    """With ``predictions``: how long it takes to predict a case."""
+    parameters: int | None = None
+    """With ``predictions``: how many parameters predict."""
 
 
 @dataclass(frozen=True)

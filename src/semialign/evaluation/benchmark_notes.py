@@ -3,14 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from semialign.evaluation.benchmark_pairs import LEVEL
 from semialign.evaluation.groups import members_text
 
 FEW_CASES, FEW_SEEDS = 10, 3
 
 
 def notes(value: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    figures = [(row, which, of) for row in rows for which, of in row["checkpoints"].items()]
     """Return the sentences that belong under the tables of one data set; ``rows`` as ``summarise`` returns them."""
+    figures = [(row, which, of) for row in rows for which, of in row["checkpoints"].items()]
     found = [f"Classes that a case lacks, rule {of['rule']}: {of['rule_text']}." for _, _, of in figures[:1]]
     fewest = min((of["drawn"] for _, _, of in figures), default=FEW_CASES)
     if fewest < FEW_CASES:
@@ -24,6 +25,7 @@ def notes(value: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[s
     if not rows[0]["cases"]["validation"]:
         found.append("No validation cases, so no best checkpoint: the last one is reported.")
     found += _comparison_notes(value, rows, [of["difference"] for _, _, of in figures if of["difference"]])
+    found += _pair_notes([pair for pair in value["pairs"] if rows and pair["dataset"] == rows[0]["dataset"]])
     groups = next((of["groups"] for _, _, of in figures if of["groups"]), None)
     if groups:
         members = members_text({name: of["classes"] for name, of in groups.items()})
@@ -32,10 +34,29 @@ def notes(value: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[s
     if machines:
         mixed = " (equal time is not equal work on different machines)" if len(machines) > 1 else ""
         found.append(f"Trained on: {'; '.join(machines)}{mixed}.")
+    beside = max((row["side_by_side"] for row in rows), default=1)
+    if beside > 1:
+        shared = " and shared its cores" if any("processor" in machine for machine in machines) else ""
+        found.append(f"Up to {beside} runs ran side by side{shared}: times are those of such a machine.")
     for row in rows:
-        found += [f"Failed: {row['entry']}, seed {seed}: {reason}" for seed, reason in row["failed"].items()]
+        found += [
+            f"Failed: {row['entry']}{'' if row['given'] else f', seed {seed}'}: {reason}"
+            for seed, reason in row["failed"].items()
+        ]
     lacking = [name for name in value["entries"] if name not in [row["entry"] for row in rows]]
     return found + ([f"Not run yet: {', '.join(lacking)}."] if lacking else [])
+
+
+def _pair_notes(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
+    of_last = [pair for pair in pairs if pair["checkpoint"] == pairs[0]["checkpoint"]]
+    if not of_last or of_last[0]["least_p"] * len(of_last) <= LEVEL:
+        return []
+    cases, number = of_last[0]["difference"]["cases"], len(of_last)
+    what = "1 pair" if number == 1 else f"{number} pairs"
+    return [
+        f"With {cases} cases, no p is below {of_last[0]['least_p']:.2g}, too large for a verdict among {what}: 'not "
+        "told apart' says nothing here."
+    ]
 
 
 def _comparison_notes(

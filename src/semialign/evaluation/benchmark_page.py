@@ -6,9 +6,15 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from semialign.common.errors import UserError
 from semialign.common.files import read_json
-from semialign.evaluation.benchmark_table import Section, Table, duration, reading, sections
+from semialign.evaluation.benchmark_comparisons import label_figures, series_of
+from semialign.evaluation.benchmark_pairs import compare_pairs
+from semialign.evaluation.benchmark_summary import summarise
+from semialign.evaluation.benchmark_table import Section, reading, sections, series_tables
+from semialign.evaluation.benchmark_words import Table, duration
 from semialign.evaluation.report_bars import strip_chart
 from semialign.evaluation.report_boxes import box_plot
 from semialign.evaluation.report_charts import Series, line_chart
@@ -31,7 +37,10 @@ def report_bench(output: Path) -> Path:
     value = read_json(output / BENCH)
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise UserError(f"{output / BENCH}: not the results of a benchmark; semialign bench writes them")
-    write_bench_page(output, value)
+    # Worked out anew: an older file lacks figures that the page shows.
+    names = {"entries": value["entries"]}
+    rows = summarise(value["runs"], **names, baseline=value["baseline"], ceiling=value["ceiling"])
+    write_bench_page(output, value | {"results": rows, "pairs": compare_pairs(value["runs"], **names)})
     return output / "report.html"
 
 
@@ -39,8 +48,9 @@ def write_bench_page(output: Path, value: Mapping[str, Any]) -> None:
     """Write the page of ``value``, the contents of ``bench.json``, into folder ``output``."""
     slots = {name: i + 1 for i, name in enumerate(value["entries"])}
     finished = [run for run in value["runs"] if run["state"] == "finished"]
+    planned = len(value["datasets"]) * len(slots) * len(value["seeds"])
     facts = [
-        ("Runs finished", f"{len(finished)} of {len(value['datasets']) * len(slots) * len(value['seeds'])}"),
+        ("Runs finished", f"{len(finished)} of {value.get('planned', planned)}"),
         ("Seeds", ", ".join(str(seed) for seed in value["seeds"])),
         ("Data sets", str(len(value["datasets"]))),
         ("Rule", value["length"]),
@@ -49,6 +59,8 @@ def write_bench_page(output: Path, value: Mapping[str, Any]) -> None:
     for section in sections(value):
         runs = [run for run in finished if run["dataset"] == section.name]
         parts[f"Results on {section.name}"] = _data_set(section, runs, slots, output)
+    for name, found in series_tables(value).items():
+        parts[f"Series {name}"] = _table(found) + _label_chart(value, series_of(value)[name], slots)
     parts["Runs"] = _runs(value["runs"], output)
     parts["How to read this"] = f'<ul class="notes">{"".join(f"<li>{escape(s)}</li>" for s in reading(value))}</ul>'
     parts["Settings and versions"] = _settings(value, finished)
@@ -57,10 +69,10 @@ def write_bench_page(output: Path, value: Mapping[str, Any]) -> None:
 
 def _data_set(section: Section, runs: Sequence[Record], slots: Mapping[str, int], output: Path) -> str:
     notes = "".join(f"<li>{escape(note)}</li>" for note in section.notes)
-    shown = [_table(part) for part in section.tables]
-    first, rest = shown[:2], folded("By group and class", "".join(shown[2:]))
+    near, aside = ("".join(_table(t) for t in section.tables if t.aside is aside) for aside in (False, True))
+    rest = folded("By group and class, and pairs by the best checkpoint", aside) if aside else ""
     return (
-        f"<p>{escape(section.about)}</p>{''.join(first)}{rest}"
+        f"<p>{escape(section.about)}</p>{near}{rest}"
         + (f'<ul class="notes">{notes}</ul>' if notes else "")
         + _charts(runs, slots)
         + _curves(runs, slots, output)
@@ -152,9 +164,25 @@ def _curves(runs: Sequence[Record], slots: Mapping[str, int], output: Path) -> s
         return ""
     keys = [Series(name, lines[0].x, lines[0].y, slot) for name, slot in slots.items()]
     chart = line_chart(
-        lines, title="Validation Dice over training time, a line a run", bounds=(0.0, 1.0), across="minute", keys=keys
+        lines,
+        title="Validation Dice over training time (not the test cases'), a line a run",
+        bounds=(0.0, 1.0),
+        across="minute",
+        keys=keys,
     )
     return f'<div class="charts spaced">{chart}</div>'
+
+
+def _label_chart(value: Mapping[str, Any], datasets: Sequence[str], slots: Mapping[str, int]) -> str:
+    lines = []
+    for entry, points in label_figures(value, datasets).items():
+        known = [(count, dice["median"]) for count, dice in points if dice["median"] is not None]
+        if known:
+            x, y = (np.asarray(axis, float) for axis in zip(*known, strict=True))
+            lines.append(Series(entry, x, y, slots[entry]))
+    title = "Test Dice against the number of labels, last checkpoint, median over seeds"
+    chart = line_chart(lines, title=title, bounds=(0.0, 1.0), across="labelled case")
+    return f'<div class="charts spaced">{chart}</div>' if chart else ""
 
 
 def _runs(runs: Sequence[Record], output: Path) -> str:

@@ -1,18 +1,24 @@
 """From the records of runs to figures: spread over seeds, difference to the baseline, share of the gap closed."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from semialign.evaluation.benchmark_cases import (
+    CHECKPOINTS,
+    Record,
+    case_means,
+    checkpoint_of,
+    drawn_figures,
+    patients,
+)
 from semialign.evaluation.groups import class_groups, group_figures
-from semialign.evaluation.statistics import gap_closed, mean_over_seeds, paired_bootstrap, spread, standard_error
+from semialign.evaluation.statistics import gap_closed, paired_bootstrap, spread, standard_error
 
-Record = Mapping[str, Any]
-CHECKPOINTS = ("last", "best")
 AVERAGED = ("hd95", "asd")
+COSTS = ("training_seconds", "predict_seconds", "steps", "parameters", "peak_memory_bytes", "peak_gpu_bytes")
 COUNTED = ("scored", "absent", "missed", "spurious")
 
 
@@ -21,12 +27,14 @@ def summarise(
 ) -> list[dict[str, Any]]:
     """Return a JSON-ready row per data set and entry that has a finished or failed run, in the order given.
 
-    A row holds ``seeds`` and ``failed`` (seed to reason), ``training_seconds``, ``steps`` and ``peak_memory_bytes``
-    (of the process; median, minimum, maximum, mean over seeds), and for each of ``checkpoints`` (last, best): ``dice``
-    (the same, of each run's mean over classes and cases), ``classes``, ``hd95`` and ``asd`` (mean over seeds of the
-    means of finite distances) with ``infinite`` (how many distances that leaves out, over all seeds),
-    ``standard_error`` of the mean Dice over the ``drawn`` cases (patients under ``group_by``), ``difference`` to the
-    baseline and ``gap_closed``; ``None`` where there is nothing to compare with.
+    A row holds ``seeds`` and ``failed`` (seed to reason), ``training_seconds``, ``predict_seconds`` (a case),
+    ``steps``, ``parameters``, ``peak_memory_bytes`` (of the process) and ``peak_gpu_bytes``, each as median, minimum,
+    maximum and mean over seeds, ``given`` (another tool's predictions), and for each of ``checkpoints`` (last, best):
+    ``dice`` (the same, of each run's mean over classes and cases), ``classes``, ``hd95`` and ``asd`` (mean over seeds
+    of the means of finite distances; ``spread`` holds the rest) with ``infinite`` (how many distances that leaves out,
+    over all seeds), ``counts`` of scored, absent, missed and spurious, ``standard_error`` of the mean Dice over the
+    ``drawn`` cases (patients under ``group_by``), ``difference`` to the baseline and
+    ``gap_closed``; ``None`` where there is nothing to compare with.
 
     ``groups``, beside these: head, middle and tail of the classes with figures of the same names, ``classes`` their
     members, ``averaged`` the least number of them that the distances of a run could be averaged over. They follow the
@@ -41,7 +49,7 @@ def summarise(
         for entry in (entry for entry, of in of_entry.items() if of):
             row = _row(of_entry[entry], done[entry])
             for which, figures in row["checkpoints"].items():
-                compared = [] if entry == baseline else [r for r in floor if which in r["checkpoints"]]
+                compared = [] if entry == baseline else [r for r in floor if checkpoint_of(r, which)]
                 figures["difference"] = _difference(done[entry], compared, which)
                 figures["gap_closed"] = None if entry in (baseline, ceiling) else _gap(done[entry], floor, top, which)
                 figures["groups"] = _grouped(done[entry], compared, which, groups)
@@ -57,10 +65,10 @@ def _row(records: Sequence[Record], finished: Sequence[Record]) -> dict[str, Any
         "plugins": first["settings"]["training"]["plugins"],
         "seeds": [r["seed"] for r in finished],
         "failed": {str(r["seed"]): r["reason"] for r in records if r["state"] == "failed"},
-        "machines": sorted({r["machine"] for r in finished}),
-        "training_seconds": _spread([r["training_seconds"] for r in finished]),
-        "steps": _spread([r["steps"] for r in finished]),
-        "peak_memory_bytes": _spread([r.get("peak_memory_bytes") for r in finished]),
+        "given": bool(first.get("given")),
+        "machines": sorted({r["machine"] for r in finished if r["machine"]}),
+        "side_by_side": max((r.get("side_by_side") or 1 for r in finished), default=1),
+        **{key: _spread([r.get(key) for r in finished]) for key in COSTS},
     }
     everywhere = [w for w in CHECKPOINTS if finished and all(w in r["checkpoints"] for r in finished)]
     return kept | {"checkpoints": {which: _figures(finished, which) for which in everywhere}}
@@ -69,10 +77,13 @@ def _row(records: Sequence[Record], finished: Sequence[Record]) -> dict[str, Any
 def _figures(finished: Sequence[Record], which: str) -> dict[str, Any]:
     summaries = [r["checkpoints"][which]["summary"] for r in finished]
     means = [summary["mean"] for summary in summaries]
-    drawn = _patients(_case_means(finished, which), finished[0]["group_by"])
+    drawn = patients(case_means(finished, which), finished[0]["group_by"])
+    classes = [of for summary in summaries for of in summary["classes"].values()]
     return {
         "dice": _spread([mean["dice"] for mean in means]),
         **{metric: _mean([mean[metric] for mean in means]) for metric in AVERAGED},
+        "spread": {metric: _spread([mean[metric] for mean in means]) for metric in AVERAGED},
+        "counts": {status: sum(of[status] for of in classes) for status in COUNTED},
         "infinite": sum(summary["infinite"] for summary in summaries),
         "standard_error": standard_error(list(drawn.values())),
         "drawn": len(drawn),
@@ -82,13 +93,15 @@ def _figures(finished: Sequence[Record], which: str) -> dict[str, Any]:
 
 
 def _class(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    figures: dict[str, Any] = {m: _mean([entry[m]["mean"] for entry in entries]) for m in ("dice", *AVERAGED)}
+    metrics = ("dice", *AVERAGED)
+    figures: dict[str, Any] = {m: _mean([entry[m]["mean"] for entry in entries]) for m in metrics}
+    figures["spread"] = {m: _spread([entry[m]["mean"] for entry in entries]) for m in metrics}
     return figures | {status: sum(entry[status] for entry in entries) for status in COUNTED}
 
 
 def _gap(ours: Sequence[Record], floor: Sequence[Record], ceiling: Sequence[Record], which: str) -> float | None:
     method, low, high = (
-        _mean([r["checkpoints"][which]["summary"]["mean"]["dice"] for r in of if which in r["checkpoints"]])
+        _mean([found["summary"]["mean"]["dice"] for r in of if (found := checkpoint_of(r, which))])
         for of in (ours, floor, ceiling)
     )
     return None if method is None or low is None or high is None else gap_closed(method, low, high)
@@ -113,6 +126,7 @@ def _grouped(
             "classes": of[0]["classes"],
             "dice": _spread([figures["dice"] for figures in of]),
             **{metric: _mean([figures[metric] for figures in of]) for metric in AVERAGED},
+            "spread": {metric: _spread([figures[metric] for figures in of]) for metric in AVERAGED},
             "averaged": {metric: min(figures["averaged"][metric] for figures in of) for metric in AVERAGED},
             **{key: sum(figures[key] for figures in of) for key in (*COUNTED, "infinite")},
             "difference": _difference(ours, floor, which, of[0]["classes"]),
@@ -129,40 +143,9 @@ def _difference(
     """
     if not floor:
         return None
-    means = [mean_over_seeds([_paired_dice(r["checkpoints"][which], classes) for r in of]) for of in (ours, floor)]
     pattern = ours[0]["group_by"]
-    found = paired_bootstrap(*(_patients(of, pattern) for of in means))
+    found = paired_bootstrap(*(drawn_figures(of, which, pattern, classes) for of in (ours, floor)))
     return asdict(found) | {"drawn": "patients" if pattern else "cases"}
-
-
-def _paired_dice(of: Mapping[str, Any], classes: Sequence[str] | None) -> dict[str, float]:
-    """Every case's mean Dice over ``classes``; 1 where it holds none and none is predicted.
-
-    Were such a case left out, a run that rightly finds nothing would not differ from one that finds what is not there.
-    """
-    cases: dict[str, list[float]] = {}
-    for row in of["scores"]:
-        if classes is None or row["class"] in classes:
-            cases.setdefault(row["case"], []).extend([] if row["dice"] is None else [row["dice"]])
-    return {case: float(np.mean(values)) if values else 1.0 for case, values in cases.items()}
-
-
-def _case_means(runs: Sequence[Record], which: str) -> dict[str, float]:
-    """Every case's mean over the seeds of an entry, for the cases that count in all of its runs."""
-    dice = [run["checkpoints"][which]["case_dice"] for run in runs]
-    common = sorted(set.intersection(*(set(of) for of in dice)))
-    return mean_over_seeds([{case: of[case] for case in common} for of in dice])
-
-
-def _patients(cases: Mapping[str, float], pattern: str | None) -> dict[str, float]:
-    if pattern is None:
-        return dict(cases)
-    groups: dict[str, list[float]] = {}
-    for case, value in cases.items():
-        match = re.search(pattern, case)
-        found = case if match is None else match.group(1) if match.groups() else match.group(0)
-        groups.setdefault(found, []).append(value)
-    return {group: float(np.mean(values)) for group, values in groups.items()}
 
 
 def _spread(values: Sequence[float | None]) -> dict[str, Any]:

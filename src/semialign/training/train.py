@@ -117,7 +117,7 @@ def train(
     with _others_end_too(fabric):
         place = loop.run_all()
         if fabric.is_global_zero:
-            _finish(run, ready, place, described)
+            _finish(run, ready, place, described, on_gpu=fabric.device.type == "cuda")
             if report:
                 from semialign.evaluation.run_report import report_run
 
@@ -332,7 +332,7 @@ def _workers(training: TrainingSettings) -> int:
     return max(1, min(8, len(os.sched_getaffinity(0)) - 1 if hasattr(os, "sched_getaffinity") else 1))
 
 
-def _finish(run: Path, ready: Prepared, place: Any, described: dict[str, Any]) -> None:
+def _finish(run: Path, ready: Prepared, place: Any, described: dict[str, Any], *, on_gpu: bool) -> None:
     import resource
 
     import torch
@@ -348,6 +348,7 @@ def _finish(run: Path, ready: Prepared, place: Any, described: dict[str, Any]) -
             "training_seconds": round(place.seconds, 2),
             "best_validation_dice": place.best if place.best >= 0 else None,
             "peak_memory_bytes": int(peak),
+            "peak_gpu_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
             "versions": {"semialign": __version__, "torch": torch.__version__, "python": platform.python_version()},
         },
     )
