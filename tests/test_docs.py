@@ -164,7 +164,7 @@ def test_method_pages_name_all_logged_values(method: str) -> None:
     import torch
 
     from semialign.common.types import Batch, Progress
-    from semialign.methods.base import build_method
+    from semialign.methods.base import build_method, method_class
     from semialign.networks.unet import UNet
 
     def network() -> UNet:
@@ -172,7 +172,8 @@ def test_method_pages_name_all_logged_values(method: str) -> None:
 
     images, labels = torch.randn(2, 1, 16, 16), torch.randint(0, 3, (2, 16, 16))
     batch = Batch(images, labels, torch.randn(2, 1, 16, 16), torch.arange(2), torch.arange(2))
-    built = build_method(method, network, {}, {})
+    own = {f.name: None for f in dataclasses.fields(method_class(method).Settings) if f.name == "learnt"}
+    built = build_method(method, network, own, {})  # which a random network has not
     logged = {name for s in built.stages for name in built(batch, Progress(s, 9, 10))[1]}
     assert logged == {row[0] for row in rows_under(_METHODS / f"{method}.md", "Logged values")}
 

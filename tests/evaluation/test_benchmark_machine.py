@@ -1,29 +1,17 @@
 """What a run took: parameters that predict, seconds a case."""
 
-import torch
-from torch import nn
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from semialign.evaluation.benchmark_machine import CaseClock, used_parameters
-
-
-class Two(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.student, self.teacher = nn.Conv2d(1, 4, 3), nn.Conv2d(1, 4, 3)
-        self.scale = nn.Parameter(torch.ones(()))
-        self.proxies = nn.Parameter(torch.ones(7, 5))
-
-    def predict(self, image: torch.Tensor) -> torch.Tensor:
-        assert self.student.weight.shape == self.teacher.weight.shape  # looked at, not used
-        return self.teacher(self.teacher(image)[:, :1]) * self.scale
+from semialign.evaluation.benchmark_machine import CaseClock, count_parameters
+from semialign.inference.model import load_trained
 
 
-def test_only_parameters_that_predict_count_and_once() -> None:
-    model = Two()
-    with torch.inference_mode():
-        used = used_parameters(lambda: model.predict(torch.zeros(1, 1, 9, 9)))
-    assert used == 4 * 9 + 4 + 1
-    assert used_parameters(lambda: torch.stack([model.proxies, model.proxies])) == 35
+def test_a_student_that_only_trains_counts_nothing(any_case: Any, trained: Callable[[Any], Path]) -> None:
+    run = trained(any_case)
+    student = load_trained(run, accelerator="cpu").method.network
+    assert count_parameters(run, accelerator="cpu") == sum(p.numel() for p in student.parameters()) > 0
 
 
 def test_seconds_a_case_leave_out_loading_and_cases_of_before(monkeypatch) -> None:

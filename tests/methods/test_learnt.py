@@ -1,5 +1,11 @@
 """When labels count as learnt."""
 
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
 import torch
 
 from semialign.common.types import Progress
@@ -41,3 +47,13 @@ def test_what_is_learnt_stays_learnt_until_a_new_run() -> None:
 
 def test_without_a_limit_all_is_learnt() -> None:
     assert Learnt(None).since() == 0
+
+
+def test_a_run_too_short_says_that_it_used_no_unlabelled_case(
+    small_train: Callable[..., Path], any_case: Any, tmp_path: Path
+) -> None:
+    with pytest.warns(UserWarning, match="the unlabelled cases were not used: .* set learnt=null"):
+        small_train(any_case, tmp_path / "short", steps=3, learnt=0.01)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="the unlabelled cases were not used")
+        small_train(any_case, tmp_path / "learnt", steps=3, learnt=100.0)

@@ -1,7 +1,6 @@
 """What a run of a benchmark ran on and took: machine, source, peak memory, seconds a case, parameters."""
 
 import gc
-import math
 import os
 import platform
 import subprocess
@@ -9,7 +8,6 @@ import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 Say = Callable[[str, int, int], None]
 
@@ -41,36 +39,13 @@ def count_parameters(run: Path, *, accelerator: str = "auto") -> int:
     """Return how many parameters the prediction of one window uses: a student that only trains counts nothing."""
     import torch
 
+    from semialign.inference.export import used_by_prediction
     from semialign.inference.model import load_trained
 
     model = load_trained(run, checkpoint="last", accelerator=accelerator)
-    window = torch.zeros(1, len(model.plan.normalisation), *model.plan.patch_size)
-    return used_parameters(lambda: model.probabilities(window))
-
-
-def used_parameters(compute: Callable[[], Any]) -> int:
-    """Return the number of elements of the parameters that torch functions are given while ``compute`` runs."""
-    from torch import nn
-    from torch.overrides import TorchFunctionMode
-
-    used: dict[int, int] = {}
-
-    def note(value: Any) -> None:
-        if isinstance(value, nn.Parameter):
-            used[id(value)] = math.prod(value.shape)
-        elif isinstance(value, tuple | list):
-            for part in value:
-                note(part)
-
-    class Noting(TorchFunctionMode):
-        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if getattr(func, "__name__", "") != "__get__":  # asking for a shape or a device uses nothing
-                note([*args, *(kwargs or {}).values()])
-            return func(*args, **(kwargs or {}))
-
-    with Noting():
-        compute()
-    return sum(used.values())
+    window = torch.zeros(1, len(model.plan.normalisation), *model.plan.patch_size, device=model.device)
+    used = used_by_prediction(model.method, window)
+    return sum(parameter.numel() for name, parameter in model.method.named_parameters() if name in used)
 
 
 def machine_name(accelerator: str) -> str:

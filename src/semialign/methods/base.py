@@ -107,6 +107,10 @@ class Method(nn.Module, ABC):
     def predict(self, image: Tensor) -> Tensor:
         """Return probabilities (B, C, *S) of one window (B, C_in, *S)."""
 
+    def closing_note(self) -> str | None:
+        """Return in one line what a person should know of how the training went; ``None`` for nothing."""
+        return None
+
     def external_state(self) -> dict[str, str]:
         """Return frozen weights kept out of the checkpoint: name to hash."""
         return {}

@@ -106,6 +106,15 @@ class MeanTeacher(Method):
         """Move the teacher towards the student."""
         update_ema(self.teacher, self.network, ema_decay(self.settings.ema_decay, progress.step, progress.max_steps))
 
+    def closing_note(self) -> str | None:
+        """Tell where the unlabelled patches were never used."""
+        if self.learnt.since() is not None:
+            return None
+        return (
+            f"the unlabelled cases were not used: the labels were not learnt in this time (supervised loss "
+            f"{float(self.learnt.mean):.2f}, learnt={self.learnt.limit:g}); train longer, or set learnt=null"
+        )
+
     def predict(self, image: Tensor) -> Tensor:
         """Return the softmax of the teacher's (or student's) logits."""
         network = self.teacher if self.settings.predict_with == "teacher" else self.network

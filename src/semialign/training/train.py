@@ -1,6 +1,7 @@
 """``train``: from a data set and a method's name to a finished run folder."""
 
 import platform
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -118,6 +119,8 @@ def train(
         place = loop.run_all()
         if fabric.is_global_zero:
             _finish(run, ready, place, described, on_gpu=fabric.device.type == "cuda")
+            if ready.split.unlabelled and (note := built.closing_note()):
+                warnings.warn(note, stacklevel=2)
             if report:
                 from semialign.evaluation.run_report import report_run
 
@@ -316,8 +319,6 @@ def _open_run(run: Path, described: dict[str, Any], resume: bool) -> dict[str, A
 
 
 def _notes(ready: Prepared, method: Any, name: str) -> None:
-    import warnings
-
     for warning in ready.fingerprint["warnings"][:20]:
         warnings.warn(warning, stacklevel=3)
     if not ready.split.unlabelled and any(method.stage_settings(stage).uses_unlabelled for stage in method.stages):
