@@ -1,32 +1,87 @@
 """Known answers of the choice: on points in the plane, on ranks, on blocks of features."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semialign.suggestion.choosing import ALIKE, choose, places, unsureness
+from semialign.suggestion.choosing import ALIKE, Choice, choose, places, unsureness
 
 
 def at(**points: tuple[float, float]) -> dict[str, np.ndarray]:
     return {name: np.array(point, float) for name, point in points.items()}
 
 
-def test_the_farther_of_two_equally_unsure_is_taken() -> None:
-    place = at(known=(0, 0), near=(1, 0), far=(0, 2))
-    (first,) = choose({"near": 0.5, "far": 0.5}, place, labelled=["known"], count=1)
-    assert (first.case, first.nearest, first.distance, first.score) == ("far", "known", 2.0, 1.0)
+def brute(
+    unsure: dict[str, float], place: dict[str, np.ndarray], labelled: list[str], count: int
+) -> list[tuple[str, float, float | None, set[str]]]:
+    """Return case, gain, distance and whom it stands for of every turn, by loops over pairs."""
+
+    def apart(a: str, b: str) -> float:
+        return math.dist(place[a], place[b])
+
+    start = max(apart(a, b) for a in unsure for b in unsure)
+    known, turns = list(labelled), []
+    for _ in range(count):
+        best = None
+        for case in sorted(unsure, key=lambda name: (-unsure[name], name)):
+            if known and min(apart(case, other) for other in known) <= ALIKE:
+                continue
+            total = 0.0
+            for other in unsure:
+                now = min([apart(other, k) for k in known], default=start)
+                total += unsure[other] * max(0.0, now - apart(other, case))
+            gain = total / sum(unsure.values())
+            if best is None or gain > best[1] * (1 + 1e-5):
+                best = (case, gain)
+        if best is None:
+            break
+        far = min((apart(best[0], other) for other in known), default=None)
+        stands = {o for o in unsure if not known or min(apart(o, k) for k in known) > apart(o, best[0])}
+        turns.append((*best, far, stands))
+        known.append(best[0])
+    return turns
 
 
-def test_the_more_unsure_of_two_equally_far_is_taken() -> None:
-    place = at(known=(0, 0), calm=(1, 0), unsure=(0, 1))
-    assert choose({"calm": 0.4, "unsure": 0.6}, place, labelled=["known"], count=1)[0].case == "unsure"
+def scattered(seed: int, cases: int, labelled: int) -> tuple[dict[str, float], dict[str, np.ndarray], list[str]]:
+    rng = np.random.default_rng(seed)
+    names, known = [f"c{i}" for i in range(cases)], [f"k{i}" for i in range(labelled)]
+    return {n: float(rng.uniform(0.05, 1)) for n in names}, {n: rng.normal(size=3) for n in names + known}, known
+
+
+def test_the_gain_is_what_the_weighted_mean_distance_falls_by() -> None:
+    # Distances to "known": 1, 2, 3 (sum of weights 2). Taking "b" leaves 1, 0, 1; "a" leaves 0, 1, 2; "c" 1, 1, 0.
+    place = at(known=(0, 0), a=(1, 0), b=(2, 0), c=(3, 0))
+    (first,) = choose({"a": 0.5, "b": 0.5, "c": 1.0}, place, labelled=["known"], count=1)
+    assert (first.case, first.nearest, first.distance, first.stands_for) == ("c", "known", 3.0, ("b", "c"))
+    assert first.gain == pytest.approx((0.5 * 1 + 1.0 * 3) / 2)
+    (first,) = choose({"a": 0.5, "b": 1.0, "c": 0.5}, place, labelled=["known"], count=1)
+    assert first.case == "b"
+    assert first.gain == pytest.approx((1.0 * 2 + 0.5 * 2) / 2)
+
+
+def test_an_outlier_is_not_taken_before_a_dense_unsure_cluster() -> None:
+    crowd = {f"near{i}": np.array([1 + 0.02 * i, 0.2]) for i in range(8)}
+    place = at(known=(0, 0), odd=(0, -5)) | crowd
+    unsure = {"odd": 1.0} | dict.fromkeys(crowd, 0.8)
+    first, second = choose(unsure, place, labelled=["known"], count=2)
+    assert first.case in crowd
+    assert set(first.stands_for) == set(crowd)
+    assert (second.case, second.stands_for) == ("odd", ("odd",))
+
+
+def test_an_unsure_group_is_taken_before_a_calm_one_of_the_same_form() -> None:
+    place = at(known=(0, 0), calm1=(2, 0), calm2=(2, 0.5), unsure1=(-2, 0), unsure2=(-2, 0.5))
+    unsure = {"calm1": 0.3, "calm2": 0.3, "unsure1": 0.6, "unsure2": 0.6}
+    assert choose(unsure, place, labelled=["known"], count=1)[0].stands_for == ("unsure1", "unsure2")
 
 
 def test_duplicates_are_never_both_chosen() -> None:
     place = at(known=(0, 0), one=(3, 0), two=(3, 0), third=(0, 1))
-    chosen = choose({"one": 1.0, "two": 0.99, "third": 0.1}, place, labelled=["known"], count=3)
-    assert [choice.case for choice in chosen] == ["one", "third"]
+    chosen = choose({"one": 0.99, "two": 1.0, "third": 0.1}, place, labelled=["known"], count=3)
+    assert [choice.case for choice in chosen] == ["two", "third"], "the more unsure of the two, and never the other"
 
 
 def test_a_copy_of_a_labelled_case_is_never_chosen() -> None:
@@ -35,45 +90,61 @@ def test_a_copy_of_a_labelled_case_is_never_chosen() -> None:
     assert [choice.case for choice in chosen] == ["other"]
 
 
-def test_what_was_chosen_counts_like_what_is_labelled() -> None:
-    # After "right", its neighbour lies nearer to it than "left" lies to the labelled case.
-    place = at(known=(0, 0), right=(3, 0), beside=(2.5, 0), left=(-1, 0))
-    chosen = choose({"right": 1.0, "beside": 0.9, "left": 0.9}, place, labelled=["known"], count=2)
-    assert [(c.case, c.nearest, c.distance) for c in chosen] == [("right", "known", 3.0), ("left", "known", 1.0)]
-    last = choose({"right": 1.0, "beside": 0.9, "left": 0.9}, place, labelled=["known"], count=3)[2]
-    assert (last.case, last.nearest, last.distance) == ("beside", "right", 0.5)
-
-
-def test_with_nothing_labelled_the_most_unsure_comes_first() -> None:
-    place = at(a=(0, 0), b=(5, 0), c=(9, 9))
-    first, second = choose({"a": 0.3, "b": 1.0, "c": 0.6}, place, labelled=[], count=2)
+def test_with_nothing_labelled_the_middle_of_the_unsure_comes_first() -> None:
+    place = at(a=(0, 0), b=(1, 0), c=(2, 0), far=(10, 0))
+    first, second = choose(dict.fromkeys(("a", "b", "c", "far"), 0.5), place, labelled=[], count=2)
+    # Distances start at 10; b leaves 1, 0, 1 and 9, a mean of 2.75; c leaves 2, 1, 0 and 8, the same: the first name.
     assert (first.case, first.distance, first.nearest) == ("b", None, None)
-    assert (second.case, second.nearest) == ("c", "b")
+    assert first.gain == pytest.approx(10 - 11 / 4)
+    assert set(first.stands_for) == set(place)
+    assert (second.case, second.nearest, second.distance, second.stands_for) == ("far", "b", 9.0, ("far",))
     assert choose({}, {}, labelled=[], count=3) == []
 
 
+def test_one_case() -> None:
+    place = at(only=(1, 1), known=(0, 1))
+    (alone,) = choose({"only": 1.0}, place, labelled=[], count=2)
+    assert alone == Choice("only", 0.0, None, None, ("only",))
+    assert choose({"only": 1.0}, place, labelled=["known"], count=2) == [Choice("only", 1.0, 1.0, "known", ("only",))]
+
+
 @given(st.integers(1, 12), st.integers(0, 3), st.integers(1, 12), st.integers(0, 10_000))
-def test_no_two_are_alike_and_each_is_the_best_of_its_turn(cases: int, labelled: int, count: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    # A coarse grid, so that many cases are copies of others.
-    place = {f"c{i}": rng.integers(0, 3, 2).astype(float) for i in range(cases)}
-    known = {f"k{i}": rng.integers(0, 3, 2).astype(float) for i in range(labelled)}
-    unsure = {name: float(rng.uniform(0.05, 1)) for name in place}
-    chosen = choose(unsure, place | known, labelled=list(known), count=count)
-    taken = list(known)
-    for choice in chosen:
+def test_every_turn_is_that_of_an_exhaustive_search(cases: int, labelled: int, count: int, seed: int) -> None:
+    unsure, place, known = scattered(seed, cases, labelled)
+    chosen = choose(unsure, place, labelled=known, count=count)
+    expected = brute(unsure, place, known, count)
+    assert [(c.case, set(c.stands_for)) for c in chosen] == [(case, stands) for case, _, _, stands in expected]
+    for choice, (_, gain, far, _) in zip(chosen, expected, strict=True):
+        assert choice.gain == pytest.approx(gain, rel=1e-4, abs=1e-6)
+        assert choice.distance == (None if far is None else pytest.approx(far, rel=1e-5))
 
-        def score(name: str, before: tuple[str, ...] = tuple(taken)) -> float:
-            apart = [float(np.hypot(*(place[name] - (place | known)[other]))) for other in before]
-            return -1.0 if min(apart, default=1.0) <= ALIKE else unsure[name] * min(apart, default=1.0)
 
-        assert choice.score == pytest.approx(max(score(name) for name in place if name not in taken))
-        assert choice.score == pytest.approx(score(choice.case))
-        taken.append(choice.case)
-    assert len(chosen) <= count
-    if len(chosen) < count:  # all that is left is a copy
-        left = [name for name in place if name not in taken]
-        assert all(any(np.array_equal(place[n], (place | known)[t]) for t in taken) for n in left)
+@given(st.integers(1, 12), st.integers(0, 3), st.integers(0, 10_000))
+def test_all_are_chosen_but_copies(cases: int, labelled: int, seed: int) -> None:
+    unsure, place, known = scattered(seed, cases, labelled)
+    place = {name: np.rint(point) for name, point in place.items()}  # many lie on one another
+    taken = [choice.case for choice in choose(unsure, place, labelled=known, count=cases)]
+    spots = [tuple(place[name]) for name in taken]
+    old = {tuple(place[name]) for name in known}
+    assert len(set(spots)) == len(spots)
+    assert set(spots) == {tuple(place[name]) for name in unsure} - old
+
+
+@given(st.integers(2, 12), st.integers(0, 3), st.integers(0, 10_000))
+def test_names_and_order_change_nothing(cases: int, labelled: int, seed: int) -> None:
+    unsure, place, known = scattered(seed, cases, labelled)
+    names = list(unsure)
+    mixed = np.random.default_rng(seed + 1).permutation(cases)
+    new = {name: names[i] for name, i in zip(names, mixed, strict=True)} | {name: name for name in known}
+    again = choose(
+        {new[name]: unsure[name] for name in reversed(names)},
+        {new[name]: point for name, point in place.items()},
+        labelled=known[::-1],
+        count=4,
+    )
+    first = choose(unsure, place, labelled=known, count=4)
+    assert [choice.case for choice in again] == [new[choice.case] for choice in first]
+    assert [choice.gain for choice in again] == pytest.approx([choice.gain for choice in first], rel=1e-4, abs=1e-6)
 
 
 def test_unsureness_goes_by_ranks_of_all_figures() -> None:

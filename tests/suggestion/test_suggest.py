@@ -64,8 +64,11 @@ def test_files_and_page_tell_the_same(runs: dict[int, Path], tmp_path: Path, dim
     told = json.loads((tmp_path / "out" / "suggest.json").read_text())
     assert [one["case"] for one in told["suggested"]] == found.cases
     assert told["compared"][0] == "as it is"
+    weights = sum(one["unsureness"] for one in (*told["suggested"], *told["others"]))
     for one in told["suggested"]:
-        assert one["score"] == pytest.approx(one["unsureness"] * one["distance"], abs=1e-5)
+        assert one["case"] in one["stands_for"]
+        assert one["distance"] * one["unsureness"] / weights - 1e-5 <= one["gain"], "that of itself alone"
+        assert set(one["stands_for"]) <= UNLABELLED
         assert 0 <= one["disagreement"] <= one["entropy"] <= 2
         assert one["nearest"] in {"labelled": {"a", "b"}, "chosen": set(found.cases)}[one["nearest_is"]]
         assert one["nearest"] in one["why"]
@@ -75,6 +78,7 @@ def test_files_and_page_tell_the_same(runs: dict[int, Path], tmp_path: Path, dim
         *((case, str(i)) for i, case in enumerate(found.cases, 1)),
         (found.others[0].case, ""),
     ]
+    assert [row["stands_for"] for row in rows] == [*(str(len(one.stands_for)) for one in found.chosen), ""]
     page = text_of(tmp_path / "out" / "suggest.html")
     assert all(f"{one.order}: {one.case}" in page and one.why in page for one in found.chosen)
     assert ("Leaf through the slices" in page) == (dims == 3)

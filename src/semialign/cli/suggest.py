@@ -1,4 +1,4 @@
-"""Choose the unlabelled cases to label next: the model is unsure of them, and no two are alike. No label is opened.
+"""Choose the cases to label next: they stand for many that the model is unsure of, no two alike. No label is opened.
 
 Writes suggest.html (pictures of why), suggest.json and suggest.csv. Exit code: 0 when all is well, 1 when some cases
 could not be read, 2 when the command was wrong.
@@ -78,10 +78,11 @@ def _show(found: "Suggestion") -> None:
     from rich.table import Table
 
     table = Table("", title=f"Label next, of {len(found.chosen) + len(found.others)} unlabelled cases")
-    for heading in ("case", "entropy", "disagreement", "most alike", "distance"):
+    for heading in ("case", "entropy", "disagreement", "most alike", "distance", "stands for"):
         table.add_column(heading, overflow="fold")  # ids are to be copied
     for one in found.chosen:
         alike = "-" if one.nearest is None else f"{one.nearest} ({one.nearest_is})"
         far = "-" if one.distance is None else f"{one.distance:.2f}"
-        table.add_row(str(one.order), one.case, f"{one.entropy:.3f}", f"{one.disagreement:.4f}", alike, far)
+        stands = str(len(one.stands_for))
+        table.add_row(str(one.order), one.case, f"{one.entropy:.3f}", f"{one.disagreement:.4f}", alike, far, stands)
     Console().print(table)

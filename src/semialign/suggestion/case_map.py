@@ -26,7 +26,10 @@ def map_of_cases(found: Suggestion, places: Mapping[str, np.ndarray]) -> str:
     for name, (x, y) in zip(places, spots, strict=True):
         kind = "labelled" if name.startswith("labelled/") else "chosen" if name in order else "unlabelled"
         drawn[kind].append(_dot(kind, name.removeprefix("labelled/"), x, y, order.get(name)))
-    parts = [part for kind, _, _ in _KINDS for part in drawn[kind]]
+    stands = {case: one.case for one in found.chosen for case in one.stands_for}  # the last to be nearer
+    spot = dict(zip(places, spots, strict=True))
+    lines = [_line(spot[case], spot[by]) for case, by in stands.items() if case != by]
+    parts = lines + [part for kind, _, _ in _KINDS for part in drawn[kind]]
     spoken = ", ".join(f"{len(drawn[kind])} {kind}" for kind, _, _ in _KINDS)
     legend = "".join(
         f'<li><svg viewBox="0 0 22 8" aria-hidden="true"><circle cx="11" cy="4" r="{min(radius, 4):g}" '
@@ -34,7 +37,8 @@ def map_of_cases(found: Suggestion, places: Mapping[str, np.ndarray]) -> str:
         for kind, colour, radius in _KINDS
     )
     return (
-        f'<figure class="chart"><figcaption>A dot a case; the plane holds {share:.0%} of the variance</figcaption>'
+        f'<figure class="chart"><figcaption>A dot a case, a line to the chosen case that stands for it; '
+        f"the plane holds {share:.0%} of the variance</figcaption>"
         f'{svg_image((_WIDTH, _HEIGHT), f"Map of cases: {spoken}", parts)}</figure><ul class="legend">{legend}</ul>'
     )
 
@@ -48,6 +52,13 @@ def plane(points: np.ndarray) -> tuple[np.ndarray, float]:
     at[:, :kept] = left[:, :kept] * sizes[:kept]
     total = float((sizes**2).sum())
     return at, float((sizes[:kept] ** 2).sum()) / total if total > 0 else 1.0
+
+
+def _line(start: np.ndarray, stop: np.ndarray) -> str:
+    (x1, y1), (x2, y2) = start, stop
+    return (
+        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" style="stroke:var(--c4)" stroke-opacity=".4"/>'
+    )
 
 
 def _dot(kind: str, case: str, x: float, y: float, order: int | None) -> str:

@@ -1,4 +1,4 @@
-"""The choice itself, on figures alone: unsure cases far from what is labelled or chosen, one after the other."""
+"""The choice itself, on figures alone: cases that stand for many unsure ones that nothing labelled stands for."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +13,15 @@ ALIKE = 0.1
 class Choice:
     """A chosen case. ``nearest`` was the most alike labelled or earlier chosen case, at ``distance``; None for none.
 
-    ``score``: the unsureness times the distance.
+    ``gain``: see :func:`choose`. ``stands_for``: the cases, itself among them, that are nearer to it than to any
+    labelled or earlier chosen one.
     """
 
     case: str
-    score: float
+    gain: float
     distance: float | None
     nearest: str | None
+    stands_for: tuple[str, ...]
 
 
 def unsureness(*figures: Sequence[float]) -> np.ndarray:
@@ -60,32 +62,35 @@ def choose(
     count: int,
     alike: float = ALIKE,
 ) -> list[Choice]:
-    """Choose up to ``count`` of the cases in ``unsure``, each the largest product of unsureness and distance.
+    """Choose up to ``count`` of the cases in ``unsure``, each the one of largest gain (greedy facility location).
 
-    The distance (Euclidean, of ``place``) is that to the nearest case of ``labelled`` or chosen before. What is no
-    farther than ``alike`` is never chosen, so that fewer than ``count`` may be found.
+    The gain is how far the mean distance (Euclidean, of ``place``) to the nearest case of ``labelled`` or chosen before
+    falls, each case weighted by its unsureness (> 0); with none yet, distances start at the largest between two cases.
+    What is no farther than ``alike`` is never chosen, so that fewer than ``count`` may be found. Of equal gains the
+    most unsure case counts, then the first name.
     """
+    from scipy.spatial.distance import cdist
+
     names = sorted(unsure)
     if not names:
         return []
-    weight = np.array([unsure[name] for name in names])
+    weight = np.array([unsure[name] for name in names], np.float32)
+    weight /= weight.sum()
     points = np.stack([place[name] for name in names])
-    distance, nearest = np.full(len(names), np.inf), np.full(len(names), None, object)
-
-    def seen(other: str) -> None:
-        apart = np.linalg.norm(points - place[other], axis=1)
-        nearest[apart < distance] = other
-        np.minimum(distance, apart, out=distance)
-
-    for case in labelled:
-        seen(case)
+    apart = cdist(points, points).astype(np.float32)  # N x N: the largest array here
+    distance, nearest = np.full(len(names), np.inf, np.float32), np.full(len(names), None, object)
+    if labelled:
+        known = cdist(points, np.stack([place[name] for name in labelled]))
+        distance, nearest = known.min(1).astype(np.float32), np.array(labelled, object)[known.argmin(1)]
     chosen: list[Choice] = []
-    while len(chosen) < count:
-        score = np.where(distance > alike, weight * np.where(np.isinf(distance), 1.0, distance), -1.0)
-        best = int(score.argmax())
-        if score[best] < 0:
-            break
+    while len(chosen) < count and (distance > alike).any():
+        gap = np.minimum(distance, apart.max()) if np.isinf(distance[0]) else distance
+        gain = np.where(distance > alike, weight @ np.maximum(gap[:, None] - apart, 0), -1)
+        equal = np.flatnonzero(gain >= gain.max() - 1e-5 * abs(gain.max()))  # but for rounding
+        best = int(equal[weight[equal].argmax()])
+        closer = apart[best] < distance
         far = None if np.isinf(distance[best]) else float(distance[best])
-        chosen.append(Choice(names[best], float(score[best]), far, nearest[best]))
-        seen(names[best])
+        stands_for = tuple(names[i] for i in np.flatnonzero(closer))
+        chosen.append(Choice(names[best], float(gain[best]), far, nearest[best], stands_for))
+        distance, nearest = np.minimum(distance, apart[best]), np.where(closer, names[best], nearest)
     return chosen

@@ -76,9 +76,9 @@ def write_suggestion_page(
 
 
 def _order(found: Suggestion, about: Mapping[str, Any]) -> str:
-    head = [*_HEAD, "Most alike", "Distance", "Score"]
+    head = [*_HEAD, "Most alike", "Distance", "Stands for", "Gain"]
     rows = [
-        [f"{one.order}: {escape(one.case)}", *_figures(one), _nearest(one), number(one.distance), number(one.score)]
+        [f"{one.order}: {escape(one.case)}", *_figures(one), _nearest(one), number(one.distance), *_gains(one)]
         for one in found.chosen
     ]
     compared = ", ".join(escape(str(name)) for name in about["compared"])
@@ -88,13 +88,19 @@ def _order(found: Suggestion, about: Mapping[str, Any]) -> str:
         f"Disagreement is that of: {compared}.",
         "Unsureness: where a case stands among the unlabelled ones by entropy and disagreement, 1 the most unsure. "
         "Distance: to the most alike labelled or earlier chosen case, in the network's features; 1 is usual between "
-        "two cases. Score: unsureness times distance. No label of these cases was opened.",
+        "two cases. Stands for: how many unlabelled cases, itself among them, are then more alike to it than to any "
+        "labelled or earlier chosen one. Gain, the largest of which is chosen: how far the mean distance of the "
+        "unlabelled cases, each weighted by its unsureness, falls. No label of these cases was opened.",
     ]
     return table(head, rows, css="numbers cases") + f'<ul class="notes">{"".join(f"<li>{n}</li>" for n in notes)}</ul>'
 
 
 def _figures(one: Suggested) -> list[str]:
     return [number(one.unsureness), number(one.entropy), number(one.disagreement, 4)]
+
+
+def _gains(one: Suggested) -> list[str]:
+    return [str(len(one.stands_for)), number(one.gain)]
 
 
 def _nearest(one: Suggested) -> str:

@@ -13,7 +13,8 @@ from semialign.suggestion.choosing import Choice
 from semialign.suggestion.measuring import Measured
 
 COLUMNS = (
-    "order", "case", "score", "unsureness", "entropy", "disagreement", "distance", "nearest", "nearest_is", "found",
+    "order", "case", "gain", "unsureness", "entropy", "disagreement", "distance", "nearest", "nearest_is",
+    "stands_for", "found",
 )  # fmt: skip
 
 
@@ -22,8 +23,9 @@ class Suggested:
     """An unlabelled case: what was measured, and, where it was chosen, when and why.
 
     ``entropy``, ``disagreement``: bits. ``unsureness``: where it stands among the unlabelled cases by both, 1 the most
-    unsure. ``distance``: to the ``nearest`` labelled or earlier chosen case, 1 is usual between two cases. ``score``:
-    unsureness times distance. ``found``: voxels predicted as any structure. ``order`` counts from 1; None: not chosen.
+    unsure. ``distance``: to the ``nearest`` labelled or earlier chosen case, 1 is usual between two cases. ``gain`` and
+    ``stands_for``: see :class:`~semialign.suggestion.choosing.Choice`. ``found``: voxels predicted as any structure.
+    ``order`` counts from 1; None: not chosen.
     """
 
     case: str
@@ -32,10 +34,11 @@ class Suggested:
     disagreement: float
     found: int
     order: int | None = None
-    score: float | None = None
+    gain: float | None = None
     distance: float | None = None
     nearest: str | None = None
     nearest_is: str | None = None  # labelled or chosen
+    stands_for: tuple[str, ...] = ()
     why: str = ""
 
 
@@ -76,10 +79,11 @@ def described(
         one = Suggested(
             **figures(choice.case),
             order=order,
-            score=choice.score,
+            gain=choice.gain,
             distance=choice.distance,
             nearest=nearest,
             nearest_is=kind,
+            stands_for=choice.stands_for,
         )
         chosen.append(Suggested(**asdict(one) | {"why": _why(one, len(unsure))}))
     taken = {one.case for one in chosen}
@@ -96,8 +100,10 @@ def _why(one: Suggested, count: int) -> str:
     said += f" (entropy {one.entropy:.3f} bits around what it predicts, disagreement {one.disagreement:.4f} bits)"
     if one.found == 0:
         said += ", and it finds no structure at all"
+    others = len(one.stands_for) - 1
+    said += f". The case stands for itself and {others} more" if others > 0 else ". The case stands for itself alone"
     if one.distance is None:
-        return f"{said}; it is the first, with nothing to compare it to."
+        return f"{said}; it is the first, with nothing labelled to compare it to."
     kind = "labelled case" if one.nearest_is == "labelled" else "chosen case"
     return f"{said}; the most alike {kind} is {one.nearest}, at {one.distance:.2f} of the usual distance of two cases."
 
@@ -116,7 +122,13 @@ def write_results(suggestion: Suggestion, *, about: Mapping[str, Any]) -> None:
         table = csv.DictWriter(handle, COLUMNS, extrasaction="ignore", lineterminator="\n")
         table.writeheader()
         for one in (*suggestion.chosen, *suggestion.others):
-            table.writerow({key: "" if value is None else _plain(value) for key, value in asdict(one).items()})
+            table.writerow({key: _cell(value) for key, value in asdict(one).items()})
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return len(value) or ""
+    return "" if value is None else _plain(value)
 
 
 def _plain(value: Any) -> Any:

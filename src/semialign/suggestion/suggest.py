@@ -36,7 +36,7 @@ def suggest(
     accelerator: str = "auto",
     progress: Say | None = None,
 ) -> Suggestion:
-    """Choose ``count`` cases to label next: unsure ones, far from the labelled ones and from each other.
+    """Choose ``count`` cases to label next, which stand for many that the model is unsure of; no two are alike.
 
     The unlabelled cases of the run's split are looked at, in ``data`` where the data set has moved; or the images in
     ``data``, where it holds none of them. No label is opened. ``output`` (default: ``RUN/suggest``) gets
