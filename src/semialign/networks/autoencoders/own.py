@@ -12,6 +12,7 @@ from semialign.common.errors import UserError
 from semialign.common.files import written_whole
 from semialign.networks.autoencoders.base import Adapt, Autoencoder, Encoded, split_moments
 from semialign.networks.autoencoders.weights import load_strictly
+from semialign.networks.normalisation import GroupNorm
 
 _VERSION = 1
 _GROUP = 8  # channels a norm takes together
@@ -149,7 +150,7 @@ def _refit(values: Tensor, channels: int) -> Tensor:
 
 
 def _normed(width: int, channels: int) -> list[nn.Module]:
-    return [nn.GroupNorm(width // _GROUP, width), nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1)]
+    return [GroupNorm(width // _GROUP, width), nn.SiLU(), nn.Conv2d(width, channels, 3, padding=1)]
 
 
 def _head(width: int, channels: int) -> _Branch:
