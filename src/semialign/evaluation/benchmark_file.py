@@ -73,7 +73,8 @@ def load_bench(
 ) -> Bench:
     """Read and check a benchmark file; the other arguments lie over it, for every entry.
 
-    Relative paths count from the file's folder; ``${VAR}`` and ``${VAR:-default}`` are replaced in them. Without
+    Relative paths count from the file's folder; ``${VAR}`` and ``${VAR:-default}`` are replaced in them, and a setting
+    with either is such a path. Without
     ``output``, a benchmark of another length than the file's goes to a folder of its own, so that a trial with few
     steps never takes the place of finished runs. Raises :class:`UserError` for an unknown key, name or setting.
     """
@@ -164,7 +165,7 @@ def _trained_entry(form: EntryForm, common: Mapping[str, Any], length: Mapping[s
     if recipe is not None and recipe.endswith((".yaml", ".yml")):
         recipe = str(_path(recipe, file))
     settings: dict[str, Any] = {}
-    for layer in (common, form.settings, length):
+    for layer in (_with_paths(common, file), _with_paths(form.settings, file), length):
         settings = merge(settings, layer)
         if "steps" in layer and "minutes" not in layer:  # or the minutes of a layer below would still rule
             settings["minutes"] = None
@@ -221,6 +222,15 @@ def _split_path(text: str, file: Path) -> Path:
 
     path = _path(text, file)
     return Path(text) if text in published_splits() and not path.exists() else path
+
+
+def _with_paths(settings: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    def found(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return _with_paths(value, file)
+        return str(_path(value, file)) if isinstance(value, str) and _VARIABLE.search(value) else value
+
+    return {key: found(value) for key, value in settings.items()}
 
 
 def _path(text: str, file: Path) -> Path:

@@ -57,7 +57,8 @@ class EntryForm:
     plugins: tuple[str, ...] = ()
     """Plug-ins that sit on the method."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Settings of training, method (``weight: 0.5``) and plug-ins (``scdl: {...}``), over the common ones."""
+    """Settings of training, method (``weight: 0.5``) and plug-ins (``scdl: {...}``), over the common ones; text with
+    ``${VAR}`` or ``${VAR:-default}`` is a path, as those of data sets are."""
     labels: str = "split"
     """``split``: the split's labelled cases; ``all``: the unlabelled ones count as labelled (the ceiling)."""
     predictions: str | None = None

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from semialign.networks.normalisation import GroupNorm
+
 WIDTHS = {"paper": (32, 64, 128, 128), "small": (16, 32, 64, 64)}
 
 
@@ -82,6 +84,6 @@ class SelfAttention(nn.Module):
         return values + self.give(mixed)
 
 
-def _norm(width: int) -> nn.GroupNorm:
+def _norm(width: int) -> GroupNorm:
     """Return the paper's GroupNorm of 16 groups, or of the most groups below that ``width`` can be parted into."""
-    return nn.GroupNorm(math.gcd(16, width), width)
+    return GroupNorm(math.gcd(16, width), width)

@@ -1,4 +1,4 @@
-"""Instance norm that is fast where channels lie last in memory too."""
+"""Instance norm and group norm that are fast where channels lie last in memory too."""
 
 from typing import Any
 
@@ -9,6 +9,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from semialign.networks.layout import with_channels_last
+
+_REGISTER = 16  # float32 numbers of the widest
 
 
 class InstanceNorm(nn.Module):
@@ -29,6 +31,71 @@ class InstanceNorm(nn.Module):
             return F.instance_norm(values, weight=self.weight, bias=self.bias, eps=self.eps)
         found: Tensor = _ByBatchNorm.apply(values, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
         return found
+
+
+class GroupNorm(nn.GroupNorm):
+    """``nn.GroupNorm``, whose gradient takes a fraction of the time on a processor where channels lie last in memory.
+
+    PyTorch's goes there through a group's channels one by one where there are fewer than a register holds. Its sums are
+    those of each sample's batch norm, which does not.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Values (B, C, *S) to the same shape and layout."""
+        few = self.num_channels < _REGISTER * self.num_groups
+        if not few or input.device.type != "cpu" or input.ndim not in (4, 5) or input.is_contiguous():
+            return super().forward(input)
+        given = input, self.weight, self.bias, self.num_groups, self.eps
+        found: Tensor = _GroupNorm.apply(*given)  # type: ignore[no-untyped-call]
+        return found
+
+
+class _GroupNorm(Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+        values = with_channels_last(values)
+        batch, channels = values.shape[:2]
+        places = values[0, 0].numel()
+        out, *moments = torch.native_group_norm(values, weight, bias, batch, channels, places, groups, eps)
+        ctx.save_for_backward(values, weight, *moments)
+        return out
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        values, weight, *moments = ctx.saved_tensors
+        gradient = with_channels_last(gradient)
+        each = weight.numel() // moments[0].shape[1]
+        means, inverses = (of.to(weight.dtype).repeat_interleave(each, 1) for of in moments)  # of each channel's group
+        samples, gradients = values.split(1), gradient.split(1)
+        sums = [
+            torch.ops.aten.native_batch_norm_backward(
+                gradients[i], samples[i], weight, None, None, means[i], inverses[i], True, 0.0, [False, True, True]
+            )[1:]
+            for i in range(len(samples))
+        ]
+        scaled, summed = (
+            torch.stack(of) for of in zip(*sums, strict=True)
+        )  # (B, C) of gradient times normed, gradient
+        count = each * values[0, 0].numel()
+        pull, drift = (
+            ((weight * of).view(len(of), -1, each).sum(2) / count).repeat_interleave(each, 1) for of in (scaled, summed)
+        )
+        # inverse (weight g - drift - pull (x - mean) inverse): a norm of g with given moments, and a share of x.
+        shares = (-pull * inverses.square()).to(values.dtype)
+        shifts = -inverses * drift - means * shares.to(weight.dtype)
+        scales, zero, one = weight * inverses, torch.zeros_like(weight), torch.ones_like(weight)
+        of_values = torch.empty_like(values)
+        for i, its in enumerate(gradients):
+            moved = torch.native_batch_norm(its, scales[i], shifts[i], zero, one, False, 0.0, 0.0)[0]
+            x = _rows(samples[i])
+            torch.addcmul(_rows(moved), x, shares[i].repeat(x.shape[1] // len(weight)), out=_rows(of_values[i : i + 1]))
+        return of_values, scaled.sum(0), summed.sum(0), None, None
+
+
+def _rows(sample: Tensor) -> Tensor:
+    """View one sample (1, C, *S) with its channels last as (S_0, the rest): long rows, along which loops are fast."""
+    return sample[0].movedim(0, -1).flatten(1)
 
 
 class _ByBatchNorm(Function):

@@ -7,6 +7,7 @@ from typing import NamedTuple, TypedDict
 from torch import Tensor, nn
 
 from semialign.common.errors import require_known
+from semialign.networks.normalisation import GroupNorm
 
 
 class Preset(TypedDict):
@@ -27,7 +28,7 @@ PRESETS: dict[str, Preset] = {
 
 def group_norm(width: int) -> nn.Module:
     """Return a GroupNorm of eight channels a group: one channel a group would wipe out each map's mean."""
-    return nn.GroupNorm(width // math.gcd(8, width), width)
+    return GroupNorm(width // math.gcd(8, width), width)
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm2d, "group": group_norm}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from semialign.networks.autoencoders.base import Adapt, Autoencoder, Encoded
 from semialign.networks.autoencoders.weights import load_strictly, read_safetensors
+from semialign.networks.normalisation import GroupNorm
 
 WIDTH = 64
 _LATENT = 32
@@ -98,7 +99,7 @@ class _Block(nn.Module):
             wide = 4 * width
             self.pool = nn.Sequential(
                 nn.Conv2d(width, wide, 1, bias=False),
-                nn.GroupNorm(4, wide),
+                GroupNorm(4, wide),
                 nn.ReLU(),
                 nn.Conv2d(wide, width, 1, bias=False),
             )
