@@ -22,7 +22,8 @@ def recognise(source: Path) -> bool:
 
 def find(source: Path) -> Published:
     """List the images of all sets; the images become PNG where their endings differ."""
-    cases, notes, sets = [], [], {}
+    cases, notes = [], []
+    sets: dict[str, Path] = {}
     for folder in _sets(source):
         name = folder.name.replace("_", "-").replace(" ", "-")
         if name in sets:
