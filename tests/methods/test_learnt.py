@@ -57,3 +57,33 @@ def test_a_run_too_short_says_that_it_used_no_unlabelled_case(
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="the unlabelled cases were not used")
         small_train(any_case, tmp_path / "learnt", steps=3, learnt=100.0)
+
+
+@pytest.mark.parametrize("method", ["mean-teacher", "cps"])
+def test_unlabelled_patches_are_loaded_from_the_start_on_and_change_nothing(
+    method: str,
+    small_train: Callable[..., Path],
+    any_case: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from semialign.data.loader import TwoStream
+    from semialign.methods.base import Method, method_class
+    from semialign.training.checkpoint import load_checkpoint
+
+    case, get, loaded = any_case._replace(method=method), TwoStream.__getitem__, []
+
+    def noted(self: TwoStream, step: int) -> Any:
+        batch = get(self, step)
+        loaded.append((step, len(batch.image_u) > 0))
+        return batch
+
+    monkeypatch.setattr(TwoStream, "__getitem__", noted)
+    late = small_train(case, tmp_path / "late", steps=6, start=0.5, workers=0)
+    assert loaded == [(0, False), (1, False), (2, False), (3, False), (3, True), (4, True), (5, True)]
+    monkeypatch.setattr(method_class(method), "wants_unlabelled", Method.wants_unlabelled)
+    loaded.clear()
+    always = small_train(case, tmp_path / "always", steps=6, start=0.5, workers=0)
+    assert loaded == [(step, True) for step in range(6)]
+    weights = [load_checkpoint(run / "last.pt")["model"] for run in (late, always)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

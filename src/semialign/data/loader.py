@@ -1,6 +1,7 @@
 """The two-stream loader: labelled and unlabelled patches of a step, a function of seed, step and rank alone."""
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,12 @@ class TwoStream(Dataset[Batch]):
         self.mirror = () if symmetries else mirror
         self.spacing = plan.spacing or (1.0,) * plan.dimensions
         self.symmetries = symmetries_of(plan.patch_size, self.spacing, mirror) if symmetries else ()
+
+    def labels_alone(self) -> "TwoStream":
+        """Return the same stream without unlabelled patches; the labelled ones are the same."""
+        alone = copy(self)
+        alone.batch = {**self.batch, "unlabelled": 0}
+        return alone
 
     def label_voxels(self, num_classes: int) -> Tensor:
         """Return the voxels (C,) of every class in the stored labels of the labelled cases."""

@@ -96,6 +96,10 @@ class Method(nn.Module, ABC):
         ``data``: what it trains on. ``folder``: of the run, for files that a resumed run may lack.
         """
 
+    def wants_unlabelled(self, progress: Progress) -> bool:
+        """Whether the step at ``progress`` uses unlabelled patches; once it does, all that follow are given them."""
+        return True
+
     @abstractmethod
     def losses(self, batch: Batch, progress: Progress) -> StepOutput:
         """Return one step's weighted losses, views and figures to log."""

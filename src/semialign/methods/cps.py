@@ -7,11 +7,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from semialign.common.schedules import ramp_of
 from semialign.common.types import Batch, Output, Progress, StepOutput, View
 from semialign.data.transforms import strong
 from semialign.losses.segmentation import cross_entropy, dice_ce
 from semialign.methods.base import Method
-from semialign.methods.mean_teacher import ramp_of
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,10 @@ class CrossPseudoSupervision(Method):
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         self.first = self.student(self.starts[0])
         self.second = self.student(self.starts[1])
+
+    def wants_unlabelled(self, progress: Progress) -> bool:
+        """Whether the cross supervision counts yet."""
+        return ramp_of(self.settings.rampup_steps, progress, start=self.settings.start) > 0
 
     def losses(self, batch: Batch, progress: Progress) -> StepOutput:
         """Return both supervised losses and the cross supervision of both networks."""

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from semialign.common.ema import ema_decay
 from semialign.common.errors import UserError
+from semialign.common.schedules import ramp_of
 from semialign.common.types import Batch, Output, Progress, StepOutput, View
 from semialign.data.transforms import strong
 from semialign.losses.class_weights import DifficultyWeights
 from semialign.losses.dice import soft_dice
 from semialign.losses.segmentation import cross_entropy
 from semialign.methods.base import Method
-from semialign.methods.mean_teacher import ramp_of
 from semialign.networks.contract import Network
 from semialign.networks.diffusion import TIMES, DiffusionNetwork, clean_map, noised_map, sample, share_encoder, smooth
 from semialign.networks.initialise import initialise

@@ -10,11 +10,12 @@ from semialign.common.cubes import cube_counts, exchanged, from_cubes, padded, r
 from semialign.common.ema import ema_decay, frozen_copy, update_ema
 from semialign.common.errors import UserError, require_known
 from semialign.common.ranks import sum_of_ranks
+from semialign.common.schedules import ramp_of
 from semialign.common.types import Batch, Output, Progress, StepOutput, View
 from semialign.losses.dice import soft_dice
 from semialign.losses.segmentation import cross_entropy
 from semialign.methods.base import Method
-from semialign.methods.mean_teacher import noisy, ramp_of
+from semialign.methods.mean_teacher import noisy
 from semialign.networks.contract import Network
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from semialign.common.ema import ema_decay, frozen_copy, update_ema
 from semialign.common.errors import require_known
-from semialign.common.schedules import sigmoid_rampup
+from semialign.common.schedules import ramp_of
 from semialign.common.types import Batch, Output, Progress, StepOutput, View
 from semialign.data.loader import TwoStream
 from semialign.data.transforms import random_cuboid, strong
@@ -67,8 +67,7 @@ class MeanTeacher(Method):
     def losses(self, batch: Batch, progress: Progress) -> StepOutput:
         """Return the supervised and the consistency loss."""
         labelled, settings = len(batch.image_l), self.settings
-        learnt = self.learnt.since()
-        ramp = 0.0 if learnt is None else ramp_of(settings.rampup_steps, progress, settings.start, not_before=learnt)
+        ramp = self.ramp(progress)
         weak = batch.image_u if ramp else batch.image_u[:0]
         seen = strong(weak) if settings.strong else weak
         # Scans are cropped and turned alike: where a structure lies tells what it is, and mixing unteaches that.
@@ -87,6 +86,15 @@ class MeanTeacher(Method):
             losses["consistency"] = settings.weight * ramp * self.consistency(output.logits[labelled:], target, sure)
             log = {"ramp": ramp, "sure": sure.mean()}
         return StepOutput(losses, [view], log)
+
+    def ramp(self, progress: Progress) -> float:
+        """Return the ramp-up of the consistency: 0 before the start and until the labels are learnt."""
+        own, learnt = self.settings, self.learnt.since()
+        return 0.0 if learnt is None else ramp_of(own.rampup_steps, progress, own.start, not_before=learnt)
+
+    def wants_unlabelled(self, progress: Progress) -> bool:
+        """Whether the consistency counts yet."""
+        return self.ramp(progress) > 0
 
     @torch.no_grad()
     def targets(self, weak: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
@@ -129,15 +137,3 @@ def mixed(values: Tensor, cuboid: Tensor | None) -> Tensor:
 def noisy(image: Tensor, deviation: float) -> Tensor:
     """Return ``image + clamp(deviation N(0, 1), +-2 deviation)``."""
     return image + (deviation * torch.randn_like(image)).clamp(-2 * deviation, 2 * deviation)
-
-
-def ramp_of(rampup_steps: int | None, progress: Progress, start: float = 0.0, *, not_before: int = 0) -> float:
-    """Return the ramp-up at ``progress``: 0 before the share ``start`` of the run, then the sigmoid.
-
-    It takes ``rampup_steps`` (default: 0.4 of the steps after the start) and begins not before that step.
-    """
-    first = max(round(start * progress.max_steps), not_before)
-    if progress.step < first:
-        return 0.0
-    length = 0.4 * (progress.max_steps - first) if rampup_steps is None else rampup_steps
-    return sigmoid_rampup(progress.step - first, length)

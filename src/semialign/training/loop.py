@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from semialign.common.errors import UserError
 from semialign.common.schedules import poly
 from semialign.common.seeding import seed_step
-from semialign.common.types import Progress
+from semialign.common.types import Batch, Progress
 from semialign.config import TrainingSettings
 from semialign.data.loader import TwoStream, batches
 from semialign.data.prepare import Prepared
@@ -63,6 +63,7 @@ class Loop:
         self.place = Place(**state["place"]) if state else Place(method.stages[0])
         self.first = fabric.is_global_zero
         self.loggers = loggers
+        self.stage_steps = settings.steps
         self.means = Means(state["means"] if state else None)
         self.learning = {name for name, parameter in method.named_parameters() if parameter.requires_grad}
         if self.first:
@@ -93,13 +94,13 @@ class Loop:
         data = self._data(stage, asked)
         self.method.begin_stage(stage, place.step, data, self.run)
         module.train()
-        for batch in batches(data, range(place.step, 2**40 if limit else steps), self.workers):
-            progress = Progress(stage, place.step, steps)
-            self.means.add(self._step(module, optimisers, self.fabric.to_device(batch), progress))
+        self.stage_steps = steps
+        for batch in self._batches(data, range(place.step, 2**40 if limit else steps)):
+            self.means.add(self._step(module, optimisers, self.fabric.to_device(batch), self._progress()))
             place.step, place.steps_done = place.step + 1, place.steps_done + 1
             place.stage_seconds = time.monotonic() - started
             place.seconds = earlier + place.stage_seconds
-            steps = self._steps_of(limit) if limit else steps
+            self.stage_steps = steps = self._steps_of(limit) if limit else steps
             done = place.step >= steps
             if place.step % settings.log_steps == 0 or done:
                 self._write_log(optimisers)
@@ -172,6 +173,18 @@ class Loop:
             rank=self.fabric.global_rank,
             world=self.fabric.world_size,
         )
+
+    def _progress(self) -> Progress:
+        return Progress(self.place.stage, self.place.step, self.stage_steps)
+
+    def _batches(self, data: TwoStream, steps: range) -> Iterator[Batch]:
+        """Yield the batches of ``steps``; unlabelled patches are loaded once the method wants them."""
+        if not self.method.wants_unlabelled(self._progress()):
+            for batch in batches(data.labels_alone(), steps, self.workers):
+                if self.method.wants_unlabelled(self._progress()):
+                    break
+                yield batch
+        yield from batches(data, range(self.place.step, steps.stop), self.workers)
 
     def _steps_of(self, limit: TimeLimit) -> int:
         step = self.place.step
