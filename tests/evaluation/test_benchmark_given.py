@@ -49,17 +49,17 @@ def test_they_stand_in_the_tables(trial, stand, pictures, tmp_path):
     assert theirs["checkpoints"]["last"]["difference"] is not None
     assert (theirs["training_seconds"]["median"], theirs["predict_seconds"]["median"]) == (7200, 1.5)
     assert (theirs["steps"]["median"], theirs["seeds"], result.value["planned"]) == (None, [0], 3)
-    text = (result.output / "bench.md").read_text()
+    text = (result.output / "bench.md").read_text(encoding="utf-8")
     assert "| their tool | 2 | as given |" in text
     assert "| their tool | 2 h 0 min | - | 1.50 s | - | 31.00 M | 1 |" in text
     assert "against their tool" in text
-    assert "their tool" in (result.output / "report.html").read_text()
+    assert "their tool" in (result.output / "report.html").read_text(encoding="utf-8")
     assert rows["labels only"]["parameters"]["median"] == 1234
     assert result.value["runs"][1]["source"] == str(folder)
     lines: list[str] = []
     bench(trial(entries=[OURS, TOOL | {"train_seconds": 60}]), tell=lines.append)
     assert lines[0].startswith("3 runs, 3 of them finished before")  # costs are told, and decide no score
-    assert "| their tool | 1 min 0 s |" in (result.output / "bench.md").read_text()
+    assert "| their tool | 1 min 0 s |" in (result.output / "bench.md").read_text(encoding="utf-8")
 
 
 def test_a_folder_a_seed(trial, stand, pictures, tmp_path):
@@ -80,7 +80,7 @@ def test_lacking_and_wrong_cases_fail_in_one_line_and_heal(trial, stand, picture
     result = bench(trial(entries=[OURS, TOOL]))
     (reason,) = result.failed.values()
     assert reason == f"{folder}: no prediction for 1 of 4 cases: {case}; predict them first"
-    text = (result.output / "bench.md").read_text()
+    text = (result.output / "bench.md").read_text(encoding="utf-8")
     assert "| their tool | 2 | all runs failed |" in text
     assert f"Failed: their tool: {reason}" in text
     assert not list((tmp_path / "out").glob("runs/pictures/their-tool/**/error.txt"))

@@ -59,7 +59,7 @@ def test_two_at_once_give_what_one_gives_and_one_that_dies_is_tried_again(trial,
     result = bench(file, **options, watch=seen.append, tell=lines.append)
     reason = "its process was ended (signal 9), perhaps for want of memory"
     assert result.failed == {"pictures, mean teacher, seed 0": reason}
-    assert f"Failed: mean teacher, seed 0: {reason}" in (tmp_path / "two" / "bench.md").read_text()
+    assert f"Failed: mean teacher, seed 0: {reason}" in (tmp_path / "two" / "bench.md").read_text(encoding="utf-8")
     assert ("pictures, labels only, seed 0", "running", "train", 1, 10) in [
         (t.title, t.state, t.what, t.done, t.of) for t in seen
     ]
@@ -69,8 +69,8 @@ def test_two_at_once_give_what_one_gives_and_one_that_dies_is_tried_again(trial,
     value = bench(file, **options).value
     assert told(tmp_path / "two") == told(tmp_path / "one")
     assert [row["side_by_side"] for row in value["results"]] == [2, 2]
-    assert "Up to 2 runs ran side by side and shared its cores" in (tmp_path / "two" / "bench.md").read_text()
-    assert "side by side" not in (tmp_path / "one" / "bench.md").read_text()
+    assert "Up to 2 runs ran side by side and shared its cores" in (tmp_path / "two" / "bench.md").read_text(encoding="utf-8")
+    assert "side by side" not in (tmp_path / "one" / "bench.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.full

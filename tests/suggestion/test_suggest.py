@@ -83,7 +83,7 @@ def test_files_and_page_tell_the_same(runs: dict[int, Path], tmp_path: Path, dim
     assert all(f"{one.order}: {one.case}" in page and one.why in page for one in found.chosen)
     assert ("Leaf through the slices" in page) == (dims == 3)
     assert "label (solid)" not in page
-    assert not re.search(r'(?:src|href)="http', (tmp_path / "out" / "suggest.html").read_text())
+    assert not re.search(r'(?:src|href)="http', (tmp_path / "out" / "suggest.html").read_text(encoding="utf-8"))
 
 
 def test_the_new_split_moves_the_chosen_cases_alone(runs: dict[int, Path], tmp_path: Path) -> None:

@@ -128,7 +128,13 @@ def _start(
         "side_by_side": jobs,
     }
     process = subprocess.Popen(
-        WORKER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        WORKER,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",  # whatever the locale; a library's odd bytes end no benchmark
+        errors="replace",
+        env=environment | {"PYTHONIOENCODING": "utf-8"},
     )
     if cores is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(process.pid, cores)
