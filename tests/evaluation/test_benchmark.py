@@ -59,7 +59,7 @@ def test_the_whole_matrix(trial, stand, pictures):
     assert {row["case"] for row in run["checkpoints"]["best"]["scores"]} == set(split["test"])
     assert (run["checkpoints"]["best"]["step"], run["checkpoints"]["last"]["step"]) == (5, 10)
     assert run["checkpoints"]["last"]["summary"]["rule"] == "default"
-    assert "| mean teacher | 2 | last |" in (result.output / "bench.md").read_text()
+    assert "| mean teacher | 2 | last |" in (result.output / "bench.md").read_text(encoding="utf-8")
 
 
 def test_scores_are_those_of_the_predictions(trial, stand, pictures):
@@ -93,7 +93,7 @@ def test_groups_come_from_the_fingerprint_of_runs_on_the_labels_of_the_split(tri
             assert of["groups"]["tail"]["dice"] == pytest.approx(of["dice"])
             if row["entry"] != "labels only":
                 assert of["groups"]["tail"]["difference"] == of["difference"]
-    text = (result.output / "bench.md").read_text()
+    text = (result.output / "bench.md").read_text(encoding="utf-8")
     assert text.index("Test scores by group of classes") < text.index("Test scores by class")
 
 
@@ -144,7 +144,9 @@ def test_a_killed_matrix_ends_as_one_that_was_not(trial, stand, tmp_path, moment
     assert len(stand.trained) == 6 + 3 + 1 + 3
     assert stand.trained[10]["resume"] == (moment == "before_result")
     assert timeless(again) == timeless(whole)
-    assert (tmp_path / "killed" / "bench.md").read_text() == (tmp_path / "whole" / "bench.md").read_text()
+    assert (tmp_path / "killed" / "bench.md").read_text(encoding="utf-8") == (
+        tmp_path / "whole" / "bench.md"
+    ).read_text()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -179,7 +181,9 @@ def test_killed_again_and_again_at_random_moments_it_ends_the_same(trial, stand,
     assert kills > 1
     whole, killed = (read_json(tmp_path / name / "bench.json") for name in ("whole", "killed"))
     assert timeless(killed) == timeless(whole)
-    assert (tmp_path / "killed" / "bench.md").read_text() == (tmp_path / "whole" / "bench.md").read_text()
+    assert (tmp_path / "killed" / "bench.md").read_text(encoding="utf-8") == (
+        tmp_path / "whole" / "bench.md"
+    ).read_text()
 
 
 def test_killed_between_training_and_scores_trains_no_second_time(trial, stand, monkeypatch):
@@ -211,7 +215,7 @@ def test_a_failed_run_is_recorded_and_tried_again(trial, stand):
     folder = result.output / "runs" / "pictures" / "mean-teacher"
     assert "raise UserError" in (folder / "seed-1" / "error.txt").read_text()
     assert not (folder / "seed-0" / "error.txt").exists()
-    assert "| mean teacher | 2 | all runs failed |" in (result.output / "bench.md").read_text()
+    assert "| mean teacher | 2 | all runs failed |" in (result.output / "bench.md").read_text(encoding="utf-8")
     stand.on_train = lambda options: None
     stand.trained.clear()
     assert bench(trial()).failed == {}
@@ -285,7 +289,7 @@ def test_only_runs_what_it_names_and_keeps_the_rest(trial, stand):
     assert {t["method"] for t in stand.trained} == {"mean-teacher"}
     value = bench(trial(), only=["pictures", "labels only"]).value
     assert [row["entry"] for row in value["results"]] == ["labels only", "mean teacher"]
-    assert "Not run yet: all labels." in (trial().parent / "out" / "bench.md").read_text()
+    assert "Not run yet: all labels." in (trial().parent / "out" / "bench.md").read_text(encoding="utf-8")
     with pytest.raises(UserError, match="did you mean 'labels only'"):
         bench(trial(), only=["label only"])
 
@@ -297,7 +301,7 @@ def test_overrides_are_recorded_and_leave_finished_runs_alone(trial, stand, tmp_
     assert result.value["overrides"] == {"steps": 3, "seeds": [5]}
     assert [run["seed"] for run in result.value["runs"]] == [5, 5, 5]
     assert {run["settings"]["training"]["steps"] for run in result.value["runs"]} == {3}
-    assert "steps 3, seeds [5]" in (result.output / "bench.md").read_text()
+    assert "steps 3, seeds [5]" in (result.output / "bench.md").read_text(encoding="utf-8")
     assert {state for _, state in list_runs(trial(seeds=[0]))} == {"finished"}
 
 
@@ -309,7 +313,7 @@ def test_without_validation_only_the_last_checkpoint_counts(trial, stand, tmp_pa
     value = bench(trial(datasets=datasets)).value
     assert {which for _, which, _ in stand.predicted} == {"last"}
     assert list(value["results"][0]["checkpoints"]) == ["last"]
-    assert "No validation cases" in (tmp_path / "out" / "bench.md").read_text()
+    assert "No validation cases" in (tmp_path / "out" / "bench.md").read_text(encoding="utf-8")
 
 
 def test_a_best_checkpoint_of_the_last_step_is_predicted_once(trial, stand):

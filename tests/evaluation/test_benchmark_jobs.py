@@ -69,7 +69,9 @@ def test_two_at_once_give_what_one_gives_and_one_that_dies_is_tried_again(trial,
     value = bench(file, **options).value
     assert told(tmp_path / "two") == told(tmp_path / "one")
     assert [row["side_by_side"] for row in value["results"]] == [2, 2]
-    assert "Up to 2 runs ran side by side and shared its cores" in (tmp_path / "two" / "bench.md").read_text(encoding="utf-8")
+    assert "Up to 2 runs ran side by side and shared its cores" in (tmp_path / "two" / "bench.md").read_text(
+        encoding="utf-8"
+    )
     assert "side by side" not in (tmp_path / "one" / "bench.md").read_text(encoding="utf-8")
 
 
