@@ -84,7 +84,7 @@ def train_two(script: Script) -> Train:
 @pytest.fixture(scope="module")
 def both(train_two: Train) -> tuple[Path, list[dict[str, Any]]]:
     """A mean teacher trained by two processes."""
-    return train_two("mean-teacher", learnt=5.0, start=0.3)  # both must come to it at the same step
+    return train_two("mean-teacher", learnt=None, start=0.0)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -115,6 +115,12 @@ def test_they_see_different_data(both: tuple[Path, list[dict[str, Any]]], tiny_2
         assert sorted(order[3 * epoch : 3 * epoch + 3]) == [0, 1, 2]
 
 
+def test_both_find_the_labels_learnt_at_the_same_step(train_two: Train) -> None:
+    _, notes = train_two("mean-teacher", learnt=5.0, start=0.0)
+    assert notes[0]["weights"] == notes[1]["weights"], "of which the step and the mean loss are two"
+    assert [len(note["unlabelled"]) for note in notes] == [5, 5], "from the second step of six on"
+
+
 def test_validation_is_shared_out_and_put_together(both: tuple[Path, list[dict[str, Any]]], tiny_2d: Any) -> None:
     from semialign.inference.model import load_trained
     from semialign.training.validation import mean_dice, validate_case
@@ -138,7 +144,7 @@ def test_one_log_of_both(both: tuple[Path, list[dict[str, Any]]]) -> None:
 
 def test_resumed_it_ends_with_the_same_weights(train_two: Train, both: tuple[Path, list[dict[str, Any]]]) -> None:
     folder, notes = both
-    _, again = train_two("mean-teacher", learnt=5.0, start=0.3, resume=folder / "at-step-3")
+    _, again = train_two("mean-teacher", learnt=None, start=0.0, resume=folder / "at-step-3")
     assert [note["weights"] for note in again] == [note["weights"] for note in notes]
     assert [note["images"] for note in again] == [note["images"][3:] for note in notes]
     for name in ("log.csv", "validation.csv"):

@@ -179,11 +179,10 @@ class Loop:
 
     def _batches(self, data: TwoStream, steps: range) -> Iterator[Batch]:
         """Yield the batches of ``steps``; unlabelled patches are loaded once the method wants them."""
-        if not self.method.wants_unlabelled(self._progress()):
-            for batch in batches(data.labels_alone(), steps, self.workers):
-                if self.method.wants_unlabelled(self._progress()):
-                    break
-                yield batch
+        alone = batches(data.labels_alone(), steps, self.workers)
+        while self.place.step < steps.stop and not self.method.wants_unlabelled(self._progress()):
+            yield next(alone)
+        del alone  # and with it its processes
         yield from batches(data, range(self.place.step, steps.stop), self.workers)
 
     def _steps_of(self, limit: TimeLimit) -> int:
