@@ -101,7 +101,7 @@ def timed(run: Callable[[], Any], device: str) -> float:
 
 def align(autoencoder: str, arguments: argparse.Namespace) -> dict[str, float]:
     """Return seconds of a step of stage align: with kept latents, with no encoder, encoding at every step."""
-    from semialign.data.kept_latents import KeptLatents
+    from semialign.data.kept_latents import KeptLatents, make_kept
 
     built, device = method(autoencoder, arguments.size), arguments.device
     step, frozen, side = stepper(built, "align", device), built.frozen, arguments.side // 8
@@ -109,7 +109,9 @@ def align(autoencoder: str, arguments: argparse.Namespace) -> dict[str, float]:
     given = [torch.randn(n, channels, side, side, device=device) for n in (2 * BATCH, BATCH)]
     seconds: dict[str, list[float]] = {"kept": [], "without": [], "encoding": []}
     with tempfile.TemporaryDirectory() as folder:
-        kept = KeptLatents(Path(folder) / "latents", count=3 * 8 * CASES, shape=(channels, side, side))
+        path, size = Path(folder) / "latents", {"count": 3 * 8 * CASES, "shape": (channels, side, side)}
+        make_kept(path, **size)
+        kept = KeptLatents(path, **size)
         means, frozen.labelled = frozen.means, CASES
         for number in range(arguments.repeats + 1):
             batch = batch_of(arguments.side, device)

@@ -1,6 +1,7 @@
 """Two processes train as one: equal weights, different data, resumable, and a mistake still is one line."""
 
 import csv
+import dataclasses
 import json
 import os
 import subprocess
@@ -42,8 +43,10 @@ Train = Callable[..., tuple[Path, list[dict[str, Any]]]]
 def script(tiny: dict[int, Any], tmp_path_factory: pytest.TempPathFactory) -> Script:
     """Run the script that trains on two processes; returns the folder (run folder ``run``) and how it ended."""
 
-    def run(method: str, *, dims: int = 2, resume: Path | None = None, fail: bool = False, **more: Any) -> Any:
-        data, folder = tiny[dims], tmp_path_factory.mktemp("two")
+    def run(
+        method: str, *, dims: int = 2, data: Any = None, resume: Path | None = None, fail: bool = False, **more: Any
+    ) -> Any:
+        data, folder = data or tiny[dims], tmp_path_factory.mktemp("two")
         arguments = {
             "watch": folder,
             "fail": fail,
@@ -224,3 +227,36 @@ def test_a_plugin_trains_on_two_processes(train_two: Train) -> None:
     _, notes = train_two("cps", plugins=["scdl"], scdl={"embedding": 8, "samples": 8}, start=0.0)
     assert notes[0]["weights"] == notes[1]["weights"]
     assert [note["steps"] for note in notes] == [6, 6]
+
+
+@pytest.fixture(scope="module")
+def generated(tiny_2d: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The tiny pictures whole, of which SemiGDA keeps latents."""
+    from semialign.data.plan import write_plan
+    from semialign.data.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("whole-pictures")
+    plan = dataclasses.replace(tiny_2d.prepared.plan, picture_size=(32, 32), patch_size=(32, 32))
+    write_plan(folder / "plan.yaml", plan)
+    return tiny_2d._replace(folder=folder, prepared=prepare(tiny_2d.raw, tiny_2d.split, output=folder))
+
+
+SHARES = {"steps": 10, "checkpoint_steps": 1, "autoencoder_share": 0.2, "align_share": 0.4, "validations": 1}
+
+
+@pytest.mark.full
+def test_semigda_trains_on_two_through_all_its_stages(train_two: Train, generated: Any) -> None:
+    folder, notes = train_two("semigda", data=generated, **SHARES)
+    assert notes[0]["weights"] == notes[1]["weights"], "and the scale of the latents, which is measured"
+    assert [note["steps"] for note in notes] == [10, 10]
+    assert not set(notes[0]["images"]) & set(notes[1]["images"])
+    terms = ("reconstruction", "align labelled", "agreement")
+    logged = [[term for term in terms if row.get(term)] for row in _rows(folder / "run" / "log.csv")]
+    assert logged == [["reconstruction"], *[["align labelled"]] * 2, *[["align labelled", "agreement"]] * 2]
+    made = [(name, place) for note in notes for name, place in note["kept"]]
+    assert all(note["kept"] for note in notes)
+    assert len({name for name, _ in made}) == 1, "one file, of the same weights"
+    assert len(set(made)) == len(made), "in which no place is written twice, by one or by both"
+    assert not list((folder / "run").glob("latents-*"))
+    _, again = train_two("semigda", data=generated, resume=folder / "at-step-3")  # the first of stage align
+    assert [note["weights"] for note in again] == [note["weights"] for note in notes]

@@ -68,7 +68,7 @@ def run(run_semigda: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Loop, "_save", saved)
         patch.setattr(
-            OwnAutoencoder, "calibrate", lambda self, image: (calibrated.append(1), calibrate(self, image))[1]
+            OwnAutoencoder, "calibrate", lambda self, *given: (calibrated.append(1), calibrate(self, *given))[1]
         )
         made = run_semigda(folder / "whole")
     assert len(calibrated) == 1
@@ -130,7 +130,7 @@ def test_resumes_bit_equal_within_and_between_stages(
     calibrated: list[int] = []
     calibrate = OwnAutoencoder.calibrate
     monkeypatch.setattr(
-        OwnAutoencoder, "calibrate", lambda self, image: (calibrated.append(1), calibrate(self, image))[1]
+        OwnAutoencoder, "calibrate", lambda self, *given: (calibrated.append(1), calibrate(self, *given))[1]
     )
     shutil.copytree(_after(run, steps), tmp_path / "run")
     resumed = run_semigda(tmp_path / "run", resume=True, steps=3, seed=7)  # what it was started with counts

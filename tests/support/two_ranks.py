@@ -26,14 +26,16 @@ def main(arguments: dict[str, Any]) -> None:
     import torch
 
     from semialign.common.errors import UserError
+    from semialign.data.kept_latents import KeptLatents
     from semialign.data.loader import TwoStream
     from semialign.methods.base import Method
     from semialign.training.loop import Loop
     from semialign.training.train import train
 
     watch, fail = Path(arguments.pop("watch")), arguments.pop("fail", False)
-    notes: dict[str, Any] = {"labelled": [], "unlabelled": [], "images": [], "seeds": []}
+    notes: dict[str, Any] = {"labelled": [], "unlabelled": [], "images": [], "seeds": [], "kept": []}
     get, run_all, save, forward = TwoStream.__getitem__, Loop.run_all, Loop._save, Method.forward
+    put = KeptLatents._put
 
     def noted(self: TwoStream, step: int) -> Any:
         batch = get(self, step)
@@ -45,6 +47,10 @@ def main(arguments: dict[str, Any]) -> None:
     def stepped(self: Method, *arguments: Any) -> Any:
         notes["seeds"].append(torch.initial_seed())
         return forward(self, *arguments)
+
+    def kept(self: KeptLatents, place: int, *rest: Any) -> None:
+        notes["kept"].append([self.path.name, place])
+        put(self, place, *rest)
 
     def run(self: Loop) -> Any:
         place = run_all(self)
@@ -60,6 +66,7 @@ def main(arguments: dict[str, Any]) -> None:
             shutil.copytree(self.run, watch / "at-step-3")
 
     TwoStream.__getitem__, Loop.run_all, Loop._save = noted, run, saved  # type: ignore[assignment,method-assign]
+    KeptLatents._put = kept  # type: ignore[method-assign]
     Method.forward = stepped  # type: ignore[method-assign]
     (watch / f"process-{os.getpid()}").touch()
     try:

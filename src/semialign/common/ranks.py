@@ -9,3 +9,9 @@ def sum_of_ranks(values: Tensor) -> Tensor:
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(values)
     return values
+
+
+def wait_for_ranks() -> None:
+    """Return when every process has come here; at once where there is one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()

@@ -12,20 +12,25 @@ from torch import Tensor
 from semialign.common.files import cannot_write, written_whole
 
 
-class KeptLatents:
-    """``count`` places in the file ``path`` for latents of ``shape`` float32, empty at first.
+def make_kept(path: Path, *, count: int, shape: Sequence[int]) -> None:
+    """Make the file ``path`` of ``count`` empty places for latents of ``shape``, unless one of its size is there."""
+    size = count * _place(shape).itemsize
+    if not path.exists() or path.stat().st_size != size:
+        with written_whole(path) as temporary, open(temporary, "wb") as handle:
+            handle.truncate(size)
 
-    The file appears at its full size, which a file system that leaves holes does not fill. A place carries the checksum
-    of its numbers, so that one which was cut short, by a power failure say, is empty. One process writes a file.
+
+class KeptLatents:
+    """The ``count`` places in the file ``path``, which :func:`make_kept` has made, for latents of ``shape`` float32.
+
+    The file has its full size from the start, which a file system that leaves holes does not fill. A place carries the
+    checksum of its numbers, so that one which was cut short, by a power failure say, is empty. Several processes may
+    read and write: they put the same numbers into a place, and one that is half written is empty to the others.
     """
 
     def __init__(self, path: Path, *, count: int, shape: Sequence[int]) -> None:
         self.path = Path(path)
-        self._place = np.dtype([("latent", "<f4", tuple(shape)), ("check", "<u4")])
-        size = count * self._place.itemsize
-        if not self.path.exists() or self.path.stat().st_size != size:
-            with written_whole(self.path) as temporary, open(temporary, "wb") as handle:
-                handle.truncate(size)
+        self._place = _place(shape)
         self._there = np.zeros(count, bool)
         self._map = np.memmap(self.path, self._place, mode="r", shape=(count,))
 
@@ -58,13 +63,17 @@ class KeptLatents:
             raise cannot_write(self.path, error) from error
 
 
-def remove_kept(folder: Path, *, but: Path | None = None, rank: int | None = None) -> None:
-    """Delete the files of kept latents in ``folder``, of one ``rank`` or of all, ``but`` one."""
-    for path in Path(folder).glob(f"latents-*-{'*' if rank is None else rank}"):
+def remove_kept(folder: Path, *, but: Path | None = None) -> None:
+    """Delete the files of kept latents in ``folder``, ``but`` one."""
+    for path in Path(folder).glob("latents-*"):
         if path != but:
             path.unlink(missing_ok=True)
 
 
-def path_of(folder: Path, key: str, rank: int) -> Path:
-    """Return the file of one process for latents that ``key`` tells from others."""
-    return Path(folder) / f"latents-{hashlib.sha256(key.encode()).hexdigest()[:16]}-{rank}"
+def path_of(folder: Path, key: str) -> Path:
+    """Return the file for latents that ``key`` tells from others."""
+    return Path(folder) / f"latents-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+def _place(shape: Sequence[int]) -> np.dtype:
+    return np.dtype([("latent", "<f4", tuple(shape)), ("check", "<u4")])

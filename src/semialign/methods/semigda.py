@@ -31,7 +31,7 @@ from semialign.networks.autoencoders.base import weights_hash
 from semialign.networks.autoencoders.own import OwnAutoencoder, autoencoder_losses, save_own
 from semialign.networks.generative_segmenter import GenerativeSegmenter, Latents
 
-_TO_CALIBRATE = 4  # batches
+_TO_CALIBRATE = 8  # batches
 
 
 class SemiGDA(Method):
@@ -82,16 +82,18 @@ class SemiGDA(Method):
     def begin_stage(self, stage: str, step: int, data: TwoStream, folder: Path) -> None:
         """Measure the scale of a newly trained autoencoder's latents, and open or remove the kept ones."""
         if self.settings.own and step == 0 and stage == self.stages[1]:
-            pictures = torch.cat([self._pictures(data[i]) for i in range(_TO_CALIBRATE)])
-            own = cast(OwnAutoencoder, self.network.autoencoder)
-            own.calibrate(pictures)
+            batches = [data[i] for i in range(_TO_CALIBRATE)]
+            device, own = self.unit_range.factor.device, cast(OwnAutoencoder, self.network.autoencoder)
+            codes = [self.code.encode(batch.label_l.to(device)) for batch in batches]
+            own.calibrate([self._pictures(batch) for batch in batches], codes)
             if data.rank == 0:
                 save_own(folder / "autoencoder.pt", own)
         if self.stage_settings(stage).symmetries:
             self.frozen.keep(data, folder)
         else:
             self.frozen.forget()
-            remove_kept(folder)
+            if data.rank == 0:
+                remove_kept(folder)
 
     def losses(self, batch: Batch, progress: Progress) -> StepOutput:
         """Return the losses of the stage at hand."""

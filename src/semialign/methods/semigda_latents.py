@@ -4,8 +4,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from semialign.common.ranks import wait_for_ranks
 from semialign.common.types import Batch
-from semialign.data.kept_latents import KeptLatents, path_of, remove_kept
+from semialign.data.kept_latents import KeptLatents, make_kept, path_of, remove_kept
 from semialign.data.loader import TwoStream
 from semialign.data.symmetries import COUNT
 from semialign.networks.autoencoders.base import weights_hash
@@ -21,14 +22,21 @@ class FrozenLatents:
         self.labelled = 0
 
     def keep(self, data: TwoStream, folder: Path) -> None:
-        """Keep from now on those of whole pictures of ``data``, in a new file in ``folder`` or one left there."""
+        """Keep from now on those of whole pictures of ``data``, in a new file in ``folder`` or one left there.
+
+        All processes share it, so that what one has encoded no other has to.
+        """
         autoencoder, cases = self.network.autoencoder, data.cases
         self.labelled = len(cases["labelled"])
         sides = [side // autoencoder.factor for side in data.plan.patch_size]
-        path = path_of(folder, f"{weights_hash(autoencoder)} {cases} {sides}", data.rank)
-        remove_kept(folder, but=path, rank=data.rank)
+        path = path_of(folder, f"{weights_hash(autoencoder)} {cases} {sides}")
         count = COUNT * (2 * self.labelled + len(cases["unlabelled"]))
-        self.kept = KeptLatents(path, count=count, shape=(autoencoder.latent_channels, *sides))
+        shape = (autoencoder.latent_channels, *sides)
+        if data.rank == 0:
+            remove_kept(folder, but=path)
+            make_kept(path, count=count, shape=shape)
+        wait_for_ranks()
+        self.kept = KeptLatents(path, count=count, shape=shape)
 
     def forget(self) -> None:
         """Encode every picture from now on."""

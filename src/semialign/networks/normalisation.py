@@ -74,7 +74,9 @@ class _GroupNorm(Function):
             )[1:]
             for i in range(len(samples))
         ]
-        scaled, summed = (torch.stack(of) for of in zip(*sums, strict=True))  # (B, C) of gradient times normed, gradient
+        scaled, summed = (
+            torch.stack(of) for of in zip(*sums, strict=True)
+        )  # (B, C) of gradient times normed, gradient
         count = each * values[0, 0].numel()
         pull, drift = (
             ((weight * of).view(len(of), -1, each).sum(2) / count).repeat_interleave(each, 1) for of in (scaled, summed)

@@ -100,7 +100,7 @@ def test_frozen_passes_gradients_on_and_takes_none(small: Make, name: str) -> No
 def test_samples_have_the_mean_and_the_scaled_deviation_of_the_posterior(small: Make, name: str) -> None:
     autoencoder = small(name)
     if name == "own":
-        autoencoder.calibrate(_image())
+        autoencoder.calibrate([_image()], [_image()])
         assert autoencoder.scale != 1
     mean = torch.full((1, 2, 200, 200), 3.0)
     assert torch.equal(autoencoder.sample(Encoded(mean, None, [])), mean)

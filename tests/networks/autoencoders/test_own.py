@@ -106,22 +106,36 @@ def test_every_weight_gets_a_gradient() -> None:
     assert [n for n, p in autoencoder.named_parameters() if p.grad is None or p.grad.abs().sum() == 0] == []
 
 
-def test_scale_sets_the_deviation_and_leaves_the_picture() -> None:
-    autoencoder, image = _own(), torch.rand(4, 3, 32, 32) * 2 - 1
+def _varied() -> OwnAutoencoder:
+    """One whose latents are more than a thumbnail, each channel about a mean of its own."""
+    autoencoder = _own()
+    nn.init.uniform_(autoencoder.moments.gain, 0.5, 1.0)
+    nn.init.uniform_(autoencoder.moments.body[-1].bias, -3.0, 3.0)
+    return autoencoder
+
+
+@pytest.mark.parametrize("columns", [0, 16])
+def test_scale_sets_the_deviation_of_images_or_codes_and_leaves_the_picture(columns: int) -> None:
+    autoencoder, image = _varied(), torch.tensor([-0.8, -0.3, 0.3, 0.8])[:, None, None, None].repeat(1, 3, 32, 32)
+    code = torch.full_like(image, -1.0)
+    code[..., :columns] = 1.0
     with torch.no_grad():
-        unscaled = autoencoder.encode(image)
-        decoded = autoencoder.decode(unscaled.mean)
-        autoencoder.calibrate(image)
+        unscaled, decoded = autoencoder.encode(image), autoencoder.decode(autoencoder.encode(image).mean)
+        autoencoder.calibrate(image.split([1, 3]), [code])
+        deviations = [
+            float(autoencoder.encode(x).mean.transpose(0, 1).flatten(1).var(1, correction=0).mean().sqrt())
+            for x in (image, code)
+        ]
         scaled = autoencoder.encode(image)
-    assert autoencoder.scale == pytest.approx(1 / float(unscaled.mean.std()), rel=1e-5)
-    assert float(scaled.mean.std()) == pytest.approx(1.0, rel=1e-4)
+    assert max(deviations) == pytest.approx(1.0, rel=1e-4)
+    assert (deviations[1] > deviations[0]) == (columns > 0)
     torch.testing.assert_close(scaled.logvar, unscaled.logvar)
     torch.testing.assert_close(autoencoder.decode(scaled.mean), decoded, rtol=1e-4, atol=1e-5)
 
 
 def test_file_brings_everything_back(tmp_path: Path) -> None:
     autoencoder, path = _own(), tmp_path / "own.pt"
-    autoencoder.calibrate(torch.rand(1, 3, 16, 16))
+    autoencoder.calibrate([torch.rand(1, 3, 16, 16)], [torch.rand(1, 3, 16, 16)])
     save_own(path, autoencoder)
     again = load_own(path)
     assert again.feature_widths == WIDTHS

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from semialign.common.errors import UserError
 from semialign.common.files import written_whole
+from semialign.common.ranks import sum_of_ranks
 from semialign.networks.autoencoders.base import Adapt, Autoencoder, Encoded, split_moments
 from semialign.networks.autoencoders.weights import load_strictly
 from semialign.networks.normalisation import GroupNorm
@@ -57,10 +58,24 @@ class OwnAutoencoder(Autoencoder):
         return float(self.latent_scale)
 
     @torch.no_grad()
-    def calibrate(self, image: Tensor) -> None:
-        """Set the scale so that the latents of ``image`` (B, 3, H, W) have a standard deviation of 1."""
-        mean, _ = self.posterior(image)
-        self.latent_scale.fill_(1 / max(float(mean.std()), 1e-6))
+    def calibrate(self, images: Sequence[Tensor], codes: Sequence[Tensor]) -> None:
+        """Set the scale at which the latents of neither kind have a standard deviation above 1, over all processes.
+
+        Batches (B, 3, H, W) of images and of label codes; the deviation is that about each channel's mean. A code is
+        black and white, so that its latents vary more than an image's, unless there is next to no foreground.
+        """
+        spread = max(self._spread(images), self._spread(codes))
+        self.latent_scale.fill_(1 / max(spread, 1e-6))
+
+    def _spread(self, batches: Sequence[Tensor]) -> float:
+        sums = torch.zeros(3, self.latent_channels, dtype=torch.float64, device=self.latent_scale.device)
+        for batch in batches:
+            values = self.posterior(batch)[0].double().transpose(0, 1).flatten(1)  # (C_z, numbers)
+            sums += torch.stack(
+                [values.new_full((len(values),), values.shape[1]), values.sum(1), values.square().sum(1)]
+            )
+        count, first, second = sum_of_ranks(sums)
+        return float((second / count - (first / count).square()).mean().clamp_min(0).sqrt())
 
     def posterior(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Image (B, 3, H, W) to unscaled mean and logarithm of the variance, (B, C_z, H/8, W/8) each."""
