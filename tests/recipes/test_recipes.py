@@ -44,11 +44,12 @@ def write(path: Path, **values: Any) -> str:
 
 
 def planned(recipe: str) -> Any:
-    """The plan that a recipe makes of an ordinary CT set's."""
+    """The plan that a recipe makes of an ordinary CT set's, or of grey pictures'."""
+    pictures = (load_recipe(recipe).get("plan") or {}).get("dimensions") == 2
     seen = {
-        "picture": False,
-        "median_size": [250, 250, 120],
-        "median_spacing": [1.4, 1.4, 3.0],
+        "picture": pictures,
+        "median_size": [600, 500] if pictures else [250, 250, 120],
+        "median_spacing": None if pictures else [1.4, 1.4, 3.0],
         "intensities": [{"low": -100.0, "high": 300.0, "mean": 80.0, "std": 90.0}],
     }
     budget = Budget("tests", 64**3, 256**2, (8, 16, 32), 4, 1.0, 0.0)
@@ -111,6 +112,24 @@ def test_a_protocol_is_as_published(name: str) -> None:
     (window,) = plan.normalisation
     ends = np.clip([-3000.0, -125.0, 75.0, 275.0, 3000.0], window.low, window.high)
     np.testing.assert_allclose((ends - window.mean) / window.std, [0, 0, 0.5, 1, 1])
+
+
+COUNTS = {"polyps": (145, 435), "isic": (207, 622), "busi": (52, 155), "bcss": (272, 816)}  # SemiGDA's, 10 and 30 %
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_semigdas_counts_and_schedules(name: str) -> None:
+    for share, count in zip((10, 30), COUNTS[name], strict=True):
+        recipe = f"{name}-{share}-semigda"
+        method, training, own, _ = resolve(None, recipe, {})
+        plan = planned(recipe)
+        assert (method, own["autoencoder"], own["size"], own["weight"]) == ("semigda", "sd", "paper", 0.1)
+        assert f"for {count} labelled ({share} %" in load_recipe(recipe)["description"]
+        assert (plan.patch_size, plan.batch_labelled, plan.batch_unlabelled) == ((224, 224), 2, 2)
+        assert plan.picture_size == (None if name == "bcss" else (224, 224))
+        passes = training.steps * plan.batch_labelled / count
+        assert passes * own["align_share"] == pytest.approx(200)
+        assert passes == 550
 
 
 def test_a_recipe_lies_over_its_base(tmp_path: Path) -> None:

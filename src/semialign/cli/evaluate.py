@@ -34,6 +34,8 @@ class Arguments:
     """How classes that a case lacks count: default; ga, magicnet or dhc to compare with published tables."""
     recipe: str | None = None
     """A recipe whose split and rule to score by, where --split and --rule name none."""
+    group_by: str | None = None
+    """Regular expression; figures also for each group of cases with the same match (a source, a centre)."""
     workers: int | None = None
     """Cases scored at a time (default: one a core, 8 at most)."""
     report: bool = True
@@ -65,6 +67,7 @@ def run(arguments: Arguments) -> None:
             frequencies=read_frequencies(arguments.frequencies) if arguments.frequencies else None,
             tolerance=arguments.tolerance,
             rule=arguments.rule or asked.get("rule") or "default",
+            group_by=arguments.group_by,
             workers=arguments.workers,
             progress=progress,
         )
@@ -93,9 +96,9 @@ def _print(evaluation: "Evaluation") -> None:
     table.add_column("class")
     for title in ("Dice", "IoU", f"HD95 {unit}", f"ASD {unit}", f"NSD {summary['tolerance']:g} {unit}", *counts):
         table.add_column(title, justify="right")
-    classes, groups = evaluation.class_rows(), evaluation.group_rows()
-    ends = {len(classes) - 1, len(classes) + len(groups) - 1}
-    for place, row in enumerate([*classes, *groups, mean]):
+    blocks = [evaluation.class_rows(), evaluation.group_rows(), evaluation.case_group_rows()]
+    ends = {sum(map(len, blocks[: i + 1])) - 1 for i in range(len(blocks))}
+    for place, row in enumerate([*(row for block in blocks for row in block), mean]):
         cells = [_figure(row[m], 3) for m in ("dice", "iou")]
         cells += [_figure(row[m], 2, row["infinite"] if summary["rule"] == "default" else 0) for m in ("hd95", "asd")]
         cells += [_figure(row["nsd"], 3), *(str(row.get(count, "")) for count in counts)]

@@ -12,7 +12,7 @@ class Arguments:
     """Arguments of ``semialign import``."""
 
     kind: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="KIND")]
-    """Which published form: synapse, amos, msd, left-atrium, acdc, busi, isic-2018, bcss, polyp or nnunet."""
+    """Which published form: synapse, amos, msd, left-atrium, acdc, busi, isic-2018, bcss, polyp, polyps or nnunet."""
     source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
     """The unpacked data set as published."""
     target: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="TARGET")]

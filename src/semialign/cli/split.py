@@ -28,6 +28,8 @@ class Arguments:
     """Regular expression; cases with the same match (a patient, a video) stay on one side."""
     group_file: Path | None = None
     """File of groups that stay on one side, such as near-copies.json of an import."""
+    test_match: str | None = None
+    """Regular expression; all cases that match go to the test, beside the --test cases drawn from the others."""
     output: Path | None = None
     """Where to write (default: DATA/split-K-labelled-seed-S.json)."""
 
@@ -46,6 +48,7 @@ def run(arguments: Arguments) -> None:
         seed=arguments.seed,
         group_by=arguments.group_by,
         together=load_groups(arguments.group_file) if arguments.group_file else (),
+        test_match=arguments.test_match,
     )
     name = f"split-{arguments.labelled}-labelled-seed-{arguments.seed}.json"
     path = arguments.output or arguments.data / name

@@ -117,25 +117,30 @@ def make_split(
     seed: int = 0,
     group_by: str | None = None,
     together: Sequence[Sequence[str]] = (),
+    test_match: str | None = None,
 ) -> Split:
     """Draw a split: whole groups in random order to test, validation, then labelled; the rest is unlabelled.
 
     ``group_by``: a regular expression; cases whose first group (or whole match) is equal stay on one side, and so do
     those listed ``together`` (near-copies). Groups are taken while they fit, so a part may fall short by less than a
-    group, never exceed its number. ``labelled`` counts cases too. Raises :class:`UserError` where the labelled cases do
-    not suffice.
+    group, never exceed its number. ``labelled`` counts cases too. ``test_match``: a regular expression; groups with a
+    case that matches go to the test too, beside the ``test`` cases that are drawn from the others. Raises
+    :class:`UserError` where the labelled cases do not suffice.
     """
-    have = dataset.with_label
+    groups = _joined(_groups(dataset.cases, group_by), together)
+    set_apart = _matching(dataset, groups, test_match)
+    groups = [group for group in groups if not set_apart & set(group)]
+    have = [case for case in dataset.with_label if case not in set_apart]
     if labelled < 1:
         raise UserError("--labelled must be at least 1")
     if validation < 0 or test < 0:
         raise UserError("--validation and --test must be at least 0")
     if labelled + validation + test > len(have):
+        beside = " beside those of --test-match" if set_apart else ""
         raise UserError(
-            f"{dataset.root}: {len(have)} cases have a label, but {labelled} + {validation} + {test} are asked for; "
-            "ask for fewer"
+            f"{dataset.root}: {len(have)} cases{beside} have a label, but {labelled} + {validation} + {test} are "
+            "asked for; ask for fewer"
         )
-    groups = _joined(_groups(dataset.cases, group_by), together)
     order = numpy_rng(seed, "split").permutation(len(groups))
     left, wanted = set(have), {"test": test, "validation": validation, "labelled": labelled}
     parts: dict[str, list[str]] = {part: [] for part in PARTS}
@@ -153,8 +158,10 @@ def make_split(
         if count and not parts[part]:
             by = f"--group-by {group_by}" if group_by else str(dataset.root)
             raise UserError(f"{by}: no group is small enough for {count} {part} cases; ask for more")
+    parts["test"] += set_apart
     rule = f"semialign split --labelled {labelled} --validation {validation} --test {test} --seed {seed}"
     rule += f" --group-by '{group_by}'" if group_by else ""
+    rule += f" --test-match '{test_match}'" if test_match else ""
     rule += f", {len(together)} groups kept together" if together else ""
     return Split(**{part: tuple(sorted(ids)) for part, ids in parts.items()}, protocol=rule)
 
@@ -192,13 +199,39 @@ def _joined(groups: list[list[str]], together: Sequence[Sequence[str]]) -> list[
     return [sorted(group) for group in groups if group]
 
 
+def _matching(dataset: Dataset, groups: Sequence[Sequence[str]], test_match: str | None) -> set[str]:
+    """Return the cases of all groups in which one matches; each needs a label."""
+    if test_match is None:
+        return set()
+    pattern = _compiled(test_match, "--test-match")
+    found = {case for group in groups if any(map(pattern.search, group)) for case in group}
+    if not found:
+        raise UserError(f"--test-match {test_match}: no case of {dataset.root} matches; mind upper and lower case")
+    lacking = sorted(case for case in found if dataset.cases[case].label is None)
+    if lacking:
+        raise UserError(f"--test-match {test_match}: case {lacking[0]} has no label to score it by; match others")
+    return found
+
+
+def _compiled(pattern: str, option: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"{option} {pattern}: not a regular expression ({error})") from error
+
+
 def _groups(cases: Iterable[str], group_by: str | None) -> list[list[str]]:
     if group_by is None:
         return [[case] for case in sorted(cases)]
-    try:
-        pattern = re.compile(group_by)
-    except re.error as error:
-        raise UserError(f"--group-by {group_by}: not a regular expression ({error})") from error
+    return list(cases_by_match(cases, group_by).values())
+
+
+def cases_by_match(cases: Iterable[str], group_by: str) -> dict[str, list[str]]:
+    """Return the cases by the first group of their match with a regular expression, or by the whole of it, in order.
+
+    Raises :class:`UserError` where it is none, and for a case that does not match.
+    """
+    pattern = _compiled(group_by, "--group-by")
     groups: dict[str, list[str]] = {}
     for case in sorted(cases):
         match = pattern.search(case)
@@ -206,4 +239,4 @@ def _groups(cases: Iterable[str], group_by: str | None) -> list[list[str]]:
         if key is None:
             raise UserError(f"--group-by {group_by}: does not match case {case}; write one that matches every case")
         groups.setdefault(key, []).append(case)
-    return [groups[key] for key in sorted(groups)]
+    return {key: groups[key] for key in sorted(groups)}

@@ -15,7 +15,7 @@ from semialign.data.dataset import labels_described as classes_described
 from semialign.data.image_io import difference, ending_of, read_label, stem_of
 from semialign.data.splits import PARTS, read_split_file
 from semialign.evaluation.aggregate import METRICS, RULES, aggregate
-from semialign.evaluation.groups import class_groups, group_figures
+from semialign.evaluation.groups import case_group_figures, class_groups, group_figures
 from semialign.evaluation.metrics import DEFAULT_TOLERANCE, ClassScore, absent, boxes_of, score_case
 from semialign.evaluation.results import Evaluation, load_evaluation, write_evaluation
 
@@ -34,6 +34,7 @@ def evaluate(
     frequencies: Mapping[str, float] | None = None,
     tolerance: float = DEFAULT_TOLERANCE,
     rule: str = "default",
+    group_by: str | None = None,
     workers: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Evaluation:
@@ -43,7 +44,8 @@ def evaluate(
     ``predictions``; without any, every value found is a class. ``cases``: score these, all of them; without it, every
     prediction that has a label. ``frequencies``: of the foreground classes in the labelled training cases (see
     :func:`groups.read_frequencies`); head, middle and tail are told apart by them (:func:`groups.class_groups`).
-    ``tolerance`` of NSD: mm, for pictures pixels. ``rule``: see :data:`RULES`. ``output``: folder for ``cases.csv`` and
+    ``tolerance`` of NSD: mm, for pictures pixels. ``rule``: see :data:`RULES`. ``group_by``: a regular expression;
+    figures also for each group of cases with the same match. ``output``: folder for ``cases.csv`` and
     ``summary.json``; ``None`` writes nothing. ``workers``: threads (default: one a core, 8 at most). ``progress`` is
     called with (what, done, of).
 
@@ -75,6 +77,7 @@ def evaluate(
         **left_out,
         **averages,
         "groups": group_figures(averages["classes"], groups, metrics=METRICS),
+        "case_groups": case_group_figures(scores, group_by, rule),
     }
     evaluation = Evaluation(scores, summary)
     if output is not None:

@@ -43,6 +43,7 @@ def _report(evaluation: Evaluation, folder: Path, data: Path | None) -> Report:
         validation=None,
         class_rows=evaluation.class_rows(),
         group_rows=evaluation.group_rows(),
+        case_group_rows=evaluation.case_group_rows(),
         spread={metric: evaluation.spread(metric) for metric in ("dice", "hd95")},
         case_rows=[{"part": "scored", **row} for row in evaluation.case_rows()],
         cases=_pictures(evaluation, data),

@@ -1,4 +1,4 @@
-"""Head, middle and tail: classes grouped by how much of the labelled training cases they fill."""
+"""Figures of groups: of classes by how much of the labelled training cases they fill (head, middle, tail); of cases."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,9 @@ import numpy as np
 
 from semialign.common.errors import UserError
 from semialign.common.files import read_json
+from semialign.data.splits import cases_by_match
+from semialign.evaluation.aggregate import METRICS, aggregate
+from semialign.evaluation.metrics import ClassScore
 
 HEAD, MIDDLE, TAIL = "head", "middle", "tail"
 COUNTS = ("scored", "absent", "missed", "spurious")
@@ -87,6 +90,20 @@ def group_figures(
             **counts,
             "infinite": counts["missed"] + counts["spurious"],
         }
+    return found
+
+
+def case_group_figures(
+    scores: Mapping[str, Sequence[ClassScore]], group_by: str | None, rule: str
+) -> dict[str, dict[str, Any]]:
+    """Return by group of cases (a source, a centre) their number as ``cases``, and what :func:`group_figures` gives.
+
+    ``group_by``: a regular expression, see :func:`splits.cases_by_match`; none makes no groups.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, members in cases_by_match(scores, group_by).items() if group_by else ():
+        classes = aggregate({case: scores[case] for case in members}, rule)["classes"]
+        found[name] = {"cases": len(members), **group_figures(classes, {name: list(classes)}, metrics=METRICS)[name]}
     return found
 
 

@@ -41,6 +41,7 @@ class Report:
     class_names: list[str]  # by label value, background first
     notes: list[str] = field(default_factory=list)  # sentences under the table: rule, standard error
     group_rows: list[dict[str, Any]] = field(default_factory=list)  # as class_rows, of head, middle and tail
+    case_group_rows: list[dict[str, Any]] = field(default_factory=list)  # as class_rows, of groups of cases
     proxies: Path | None = None  # proxies.csv: step, network, class, norm, spread, share, "cos NAME" a class
     spread: Mapping[str, Mapping[str, Cases]] = field(default_factory=dict)  # "dice", "hd95": class: (case, value)
     calibration: Calibration | None = None  # of all scored cases together
@@ -130,11 +131,13 @@ def _classes(report: Report) -> str:
         swatch=lambda name: swatch(slots[name]) if name in slots else "",
     )
     grouped = class_table(report.group_rows, unit=_unit(report), swatch=lambda name: "", first="Group")
+    sources = class_table(report.case_group_rows, unit=_unit(report), swatch=lambda name: "", first="Group")
     boxes = box_plot(report.spread.get("dice", {}), title="Dice over cases", slots=slots, limits=(0.0, 1.0))
     boxes += box_plot(report.spread.get("hd95", {}), title=f"HD95 over cases, {_unit(report)}", slots=slots)
     return (
         marked
         + (f"<h3>By frequency in the labelled cases</h3>{grouped}" if report.group_rows else "")
+        + (f"<h3>By group of cases</h3>{sources}" if report.case_group_rows else "")
         + notes
         + (f'<div class="charts spaced">{boxes}</div>' if boxes else "")
     )

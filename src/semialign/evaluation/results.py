@@ -26,7 +26,8 @@ class Evaluation:
     ``summary``: a JSON-ready tree: what :func:`aggregate` returns, and ``units`` (``mm`` or ``pixels``), ``tolerance``
     (of NSD, in these units), ``class_values``, ``ignore``, ``named`` (whether a ``dataset.json`` named the classes),
     ``predictions``, ``labels``, ``without_label`` and ``without_prediction`` (ids that were not scored), ``groups``
-    (head, middle, tail as :func:`groups.group_figures` returns them; empty where no frequencies were given).
+    (head, middle, tail as :func:`groups.group_figures` returns them; empty where no frequencies were given),
+    ``case_groups`` (as :func:`groups.case_group_figures` does).
     """
 
     scores: dict[str, tuple[ClassScore, ...]]
@@ -69,11 +70,17 @@ class Evaluation:
 
     def group_rows(self) -> list[dict[str, Any]]:
         """A flat row per group for tables, with the keys of :meth:`class_rows`; none where classes have no groups."""
-        keys = (*METRICS, *COUNTS, "infinite")
-        return [{"name": name} | {key: of[key] for key in keys} for name, of in self._groups().items()]
+        return self._rows_of("groups")
 
-    def _groups(self) -> dict[str, Any]:
-        return dict(self.summary.get("groups", {}))  # older files have none
+    def case_group_rows(self) -> list[dict[str, Any]]:
+        """A flat row per group of cases for tables, with the keys of :meth:`class_rows`."""
+        rows, groups = self._rows_of("case_groups"), self.summary.get("case_groups", {})
+        return [row | {"name": f"{row['name']} ({groups[row['name']]['cases']})"} for row in rows]
+
+    def _rows_of(self, key: str) -> list[dict[str, Any]]:
+        keys = (*METRICS, *COUNTS, "infinite")
+        groups = self.summary.get(key, {})  # older files have none
+        return [{"name": name} | {key: of[key] for key in keys} for name, of in groups.items()]
 
     def notes(self) -> list[str]:
         """Sentences that belong under every table of these figures: rule, units, standard error, what was left out."""

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semialign.common.errors import UserError
+from semialign.losses.latent import labelled_alignment
 from semialign.networks.autoencoders.base import Adapt, weights_hash
 from semialign.networks.autoencoders.own import OwnAutoencoder, autoencoder_losses, load_own, save_own
 
@@ -127,8 +128,13 @@ def test_scale_sets_the_deviation_of_images_or_codes_and_leaves_the_picture(colu
             for x in (image, code)
         ]
         scaled = autoencoder.encode(image)
+        anchor = autoencoder.encode(code).mean
+    centre, nothing = anchor.mean((0, 2, 3)), torch.zeros_like(anchor)
     assert max(deviations) == pytest.approx(1.0, rel=1e-4)
     assert (deviations[1] > deviations[0]) == (columns > 0)
+    torch.testing.assert_close(centre, torch.zeros_like(centre), rtol=0, atol=1e-5)
+    cost = labelled_alignment(nothing, nothing, anchor=anchor).item()
+    assert cost == pytest.approx(2 * deviations[1] ** 2, rel=1e-4), "of two terms that know nothing: 2, or less"
     torch.testing.assert_close(scaled.logvar, unscaled.logvar)
     torch.testing.assert_close(autoencoder.decode(scaled.mean), decoded, rtol=1e-4, atol=1e-5)
 

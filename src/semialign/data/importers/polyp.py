@@ -31,7 +31,8 @@ _FOLDERS = (
     ("original", "ground truth"),
     ("bbdd", "gtpolyp"),
 )
-_KEPT = (".jpg", ".jpeg", ".png")
+KEPT = (".jpg", ".jpeg", ".png")
+LABELS = {"background": 0, "polyp": 1}
 
 
 def recognise(source: Path) -> bool:
@@ -53,9 +54,8 @@ def find(source: Path) -> Published:
     lacking = len(images) - len(masks)
     notes = (f"{plural(lacking, 'image')} without a mask: unlabelled",) if lacking else ()
     cases = [FoundCase(case, path, partial(_load, path, masks.get(case))) for case, path in images.items()]
-    ending = common_ending(images.values(), kept=_KEPT, otherwise=".png")
-    labels = {"background": 0, "polyp": 1}
-    return Published(source.resolve().name, ("R", "G", "B"), labels, cases, ending, ".png", notes=notes)
+    ending = common_ending(images.values(), kept=KEPT, otherwise=".png")
+    return Published(source.resolve().name, ("R", "G", "B"), LABELS, cases, ending, ".png", notes=notes)
 
 
 def _load(path: Path, mask: Path | None) -> LoadedCase:

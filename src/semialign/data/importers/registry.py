@@ -18,6 +18,7 @@ IMPORTERS = {
     "isic-2018": "ISIC 2018 task 1 (ISIC2018_Task1-2_Training_Input/ and ISIC2018_Task1_Training_GroundTruth/)",
     "bcss": "BCSS (images/ and masks/ with TCGA-....png)",
     "polyp": "a Kvasir-SEG, CVC-ClinicDB or CVC-300 folder (images/ and masks/, Original/ and Ground Truth/, ...)",
+    "polyps": "several polyp folders as one set (Kvasir-SEG/, CVC-ClinicDB/, ... in one folder)",
     "nnunet": "an nnU-Net raw data set (dataset.json, imagesTr/CASE_0000.nii.gz)",
 }
 

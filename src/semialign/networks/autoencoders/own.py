@@ -15,7 +15,7 @@ from semialign.networks.autoencoders.base import Adapt, Autoencoder, Encoded, sp
 from semialign.networks.autoencoders.weights import load_strictly
 from semialign.networks.normalisation import GroupNorm
 
-_VERSION = 1
+_VERSION = 2
 _GROUP = 8  # channels a norm takes together
 _COLOURS = 3  # the first channels everywhere, which carry the thumbnail
 _START_LOGVAR = -8.0  # little noise, so that the decoder sees the image's latent from its first step on
@@ -34,13 +34,15 @@ class OwnAutoencoder(Autoencoder):
     """
 
     latent_scale: Tensor
+    latent_shift: Tensor
 
     def __init__(self, *, latent_channels: int = 8, widths: Sequence[int] = (16, 32, 64, 128)) -> None:
         super().__init__()
         self.latent_channels, self.factor = latent_channels, 2 ** (len(widths) - 1)
         self.feature_widths = self.decoder_widths = tuple(widths)
-        # A buffer, since it is measured after training and belongs to the weights.
+        # Buffers, since they are measured after training and belong to the weights.
         self.register_buffer("latent_scale", torch.ones(()))
+        self.register_buffer("latent_shift", torch.zeros(latent_channels, 1, 1))
         self.stem = _Change(3, widths[0])
         self.encoder = nn.ModuleList(_Block(width) for width in widths)
         self.down = nn.ModuleList(_Change(fine, coarse, stride=2) for fine, coarse in pairwise(widths))
@@ -54,20 +56,23 @@ class OwnAutoencoder(Autoencoder):
 
     @property
     def scale(self) -> float:  # type: ignore[override]
-        """What latents are multiplied by; 1 before :meth:`calibrate`."""
+        """What latents are multiplied by, less their shift; 1 before :meth:`calibrate`."""
         return float(self.latent_scale)
 
     @torch.no_grad()
     def calibrate(self, images: Sequence[Tensor], codes: Sequence[Tensor]) -> None:
-        """Set the scale at which the latents of neither kind have a standard deviation above 1, over all processes.
+        """Set shift and scale by batches (B, 3, H, W) of images and of label codes, of all processes together.
 
-        Batches (B, 3, H, W) of images and of label codes; the deviation is that about each channel's mean. A code is
-        black and white, so that its latents vary more than an image's, unless there is next to no foreground.
+        Latents of codes have a mean of 0 in every channel, and those of neither kind a standard deviation above 1 about
+        their channels' means. By the images alone it would be codes, which are black and white and mostly background,
+        that lie far out.
         """
-        spread = max(self._spread(images), self._spread(codes))
-        self.latent_scale.fill_(1 / max(spread, 1e-6))
+        (_, of_images), (mean, of_codes) = self._moments(images), self._moments(codes)
+        self.latent_shift.copy_(mean[:, None, None])
+        self.latent_scale.fill_(1 / max(of_images, of_codes, 1e-6))
 
-    def _spread(self, batches: Sequence[Tensor]) -> float:
+    def _moments(self, batches: Sequence[Tensor]) -> tuple[Tensor, float]:
+        """Return the unscaled latents' means (C_z), and their standard deviation about these."""
         sums = torch.zeros(3, self.latent_channels, dtype=torch.float64, device=self.latent_scale.device)
         for batch in batches:
             values = self.posterior(batch)[0].double().transpose(0, 1).flatten(1)  # (C_z, numbers)
@@ -75,7 +80,11 @@ class OwnAutoencoder(Autoencoder):
                 [values.new_full((len(values),), values.shape[1]), values.sum(1), values.square().sum(1)]
             )
         count, first, second = sum_of_ranks(sums)
-        return float((second / count - (first / count).square()).mean().clamp_min(0).sqrt())
+        mean = first / count
+        return mean, float((second / count - mean.square()).mean().clamp_min(0).sqrt())
+
+    def _scaled(self, latent: Tensor) -> Tensor:
+        return (latent - self.latent_shift) * self.latent_scale
 
     def posterior(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Image (B, 3, H, W) to unscaled mean and logarithm of the variance, (B, C_z, H/8, W/8) each."""
@@ -85,11 +94,11 @@ class OwnAutoencoder(Autoencoder):
         """Image (B, 3, H, W) to scaled mean, logvar and features; ValueError for other sizes."""
         features = self._features(image)
         mean, logvar = self._posterior(features[-1])
-        return Encoded(mean * self.latent_scale, logvar, features)
+        return Encoded(self._scaled(mean), logvar, features)
 
     def decode(self, latent: Tensor, adapt: Adapt | None = None) -> Tensor:
         """Scaled latent (B, C_z, h, w) to an image (B, 3, 8h, 8w); ``adapt`` as in :meth:`Autoencoder.decode`."""
-        values = self.start(latent / self.latent_scale)
+        values = self.start(latent / self.latent_scale + self.latent_shift)
         for level in reversed(range(len(self.decoder_widths))):
             blocks = self.decoder[level]
             assert isinstance(blocks, nn.ModuleList)
@@ -183,7 +192,7 @@ def autoencoder_losses(
     """
     mean, logvar = autoencoder.posterior(image)
     latent = mean + torch.exp(logvar / 2) * torch.randn_like(mean)
-    error = autoencoder.decode(latent * autoencoder.scale).float() - image
+    error = autoencoder.decode(autoencoder._scaled(latent)).float() - image
     neighbours = (error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()) / 2
     apart = (mean.square() + logvar.exp() - 1 - logvar).mean() / 2
     return {
