@@ -9,7 +9,7 @@ from pathlib import Path
 
 from semialign.common.errors import UserError
 from semialign.data.importers import polyp
-from semialign.data.importers.base import Published, common_ending, plural
+from semialign.data.importers.base import FoundCase, Published, common_ending, plural
 
 SOURCE = "^([^_]+)_"  # what of an id tells the set
 _NAME = "polyps"
@@ -22,7 +22,9 @@ def recognise(source: Path) -> bool:
 
 def find(source: Path) -> Published:
     """List the images of all sets; the images become PNG where their endings differ."""
-    cases, notes, sets = [], [], {}
+    cases: list[FoundCase] = []
+    notes: list[str] = []
+    sets: dict[str, Path] = {}
     for folder in _sets(source):
         name = folder.name.replace("_", "-").replace(" ", "-")
         if name in sets:
