@@ -33,7 +33,8 @@ CPU = torch.device("cpu")
 def build(prepared: Prepared, name: str, *, last: bool = True) -> Method:
     """Return method ``name`` on the data set's own plan; ``last``: laid out in memory as in training."""
     torch.manual_seed(0)
-    method = build_method(name, lambda: network_of_plan(prepared.plan, prepared.dataset.num_classes), {}, {})
+    own = {"learnt": None} if name == "mean-teacher" else {}  # or it would see labels alone
+    method = build_method(name, lambda: network_of_plan(prepared.plan, prepared.dataset.num_classes), own, {})
     if last:
         lay_out(method, CPU)
     return method
