@@ -75,6 +75,8 @@ def test_says_what_is_wrong(any_case: Any, trained: Callable[[Any], Path], tiny:
         export(tmp_path / "nowhere", model)
     assert not model.exists()
     export(run, model)
+    with pytest.raises(UserError, match="exported already; name the run's folder"):
+        export(model, tmp_path / "again.pt")
     before = model.read_bytes()
     with pytest.raises(UserError, match="is there already"):
         export(run, model)

@@ -45,6 +45,8 @@ def export(run: Path, output: Path, *, checkpoint: str = "best", overwrite: bool
         raise UserError(f"{output}: an exported model is a file that ends in {ENDING}; name it so")
     if output.exists() and not overwrite:
         raise UserError(f"{output}: is there already; delete it, name another, or add --overwrite")
+    if Path(run).is_file():
+        raise UserError(f"{run}: a file, perhaps exported already; name the run's folder")
     path = checkpoint_path(Path(run), checkpoint)
     model = load_trained(path, accelerator="cpu")
     window = torch.zeros(1, len(model.channel_names), *model.plan.patch_size)
