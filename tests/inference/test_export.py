@@ -14,6 +14,7 @@ from semialign.cli.main import main
 from semialign.common.errors import UserError
 from semialign.inference.export import export, used_by_prediction
 from semialign.inference.model import load_trained
+from semialign.suggestion.suggest import suggest
 from semialign.training.checkpoint import load_checkpoint
 
 
@@ -77,6 +78,8 @@ def test_says_what_is_wrong(any_case: Any, trained: Callable[[Any], Path], tiny:
     export(run, model)
     with pytest.raises(UserError, match="exported already; name the run's folder"):
         export(model, tmp_path / "again.pt")
+    with pytest.raises(UserError, match="does not know its cases; name the run's folder"):
+        suggest(model)
     before = model.read_bytes()
     with pytest.raises(UserError, match="is there already"):
         export(run, model)

@@ -51,6 +51,8 @@ def suggest(
     from semialign.suggestion.views import views_of
 
     runs = [Path(run), *map(Path, ensemble)]
+    if runs[0].is_file():
+        raise UserError(f"{run}: an exported model does not know its cases; name the run's folder")
     if count < 1:
         raise UserError(f"--count {count}: must be at least 1")
     if checkpoint not in ("best", "last"):
