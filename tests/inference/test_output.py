@@ -16,7 +16,7 @@ from semialign.common.errors import UserError
 from semialign.data.image_io import Grid
 from semialign.data.resample import resize
 from semialign.inference import output
-from semialign.inference.output import most_probable, resampled, write_prediction
+from semialign.inference.output import decided, most_probable, resampled, write_prediction
 from semialign.inference.sliding_window import Planes
 
 
@@ -61,6 +61,38 @@ def test_most_probable_is_numpys_argmax(classes: int, kind: torch.dtype) -> None
     result = most_probable(values)
     assert result.dtype == kind
     np.testing.assert_array_equal(result.numpy(), values.numpy().argmax(0))
+
+
+@given(
+    st.tuples(*[st.tuples(*[st.integers(1, 9)] * 3)] * 2),
+    st.integers(0, 2),
+    st.sampled_from([2, 14, 300]),
+    st.floats(0, 12),
+)
+@settings(max_examples=60, deadline=None)
+def test_classes_left_out_change_no_label(shapes: tuple, axis: int, classes: int, sharpness: float) -> None:
+    size, shape = shapes
+    shape = (*shape[:axis], size[axis], *shape[axis + 1 :])  # across the planes all is done
+    logits = sharpness * torch.randn(classes, *size, generator=torch.Generator().manual_seed(0))
+    logits[classes // 2 :] -= sharpness  # some classes win nowhere
+    values = torch.softmax(logits, 0)
+    label = decided(values, axis, shape)
+    whole = torch.from_numpy(resize(values.numpy(), shape))
+    assert label.dtype == most_probable(whole).dtype
+    chosen = whole.gather(0, label[None].long())[0]
+    np.testing.assert_allclose(chosen.numpy(), whole.amax(0).numpy(), atol=2e-6)  # but for ties, by rounding
+
+
+def test_a_class_that_wins_nowhere_costs_no_resampling(monkeypatch: pytest.MonkeyPatch) -> None:
+    resized = []
+    resize_axis = output.resize_axis
+    monkeypatch.setattr(output, "resize_axis", lambda v, *a: resized.append(len(v)) or resize_axis(v, *a))
+    values = torch.full((14, 3, 4, 4), 0.001)
+    values[5] = 1 - 13 * 0.001
+    values[9, 0, 0], values[5, 0, 0] = values[5, 0, 0].clone(), values[9, 0, 0].clone()
+    label = decided(values, 0, (3, 8, 8))
+    assert resized == [2, 2]
+    assert sorted(label.unique().tolist()) == [5, 9]
 
 
 def test_more_classes_than_a_byte_holds(tmp_path: Path) -> None:

@@ -47,7 +47,8 @@ def write_prediction(
         look = stack.enter_context(watch) if watch is not None else None
         written = None
         label: np.ndarray | None = None
-        for part in resampled(planes, size, canonical_shape(grid)):
+        shape, whole = canonical_shape(grid), probabilities_path is not None or look is not None
+        for part in resampled(planes, size, shape) if whole else _across(planes, size, shape):
             classes = len(part.probabilities)
             if label is None:
                 label = np.zeros(grid.shape, np.uint8 if classes <= 256 else np.uint16, order=_order(grid, part.axis))
@@ -55,7 +56,7 @@ def write_prediction(
                     temporary = stack.enter_context(written_whole(probabilities_path))
                     written = _ProbabilityFile(temporary, classes, grid, label.flags.f_contiguous)
             box = _planes(grid, part)
-            canonical_view(label, grid)[box] = most_probable(part.probabilities).cpu().numpy()
+            canonical_view(label, grid)[box] = decided(part.probabilities, part.axis, shape).cpu().numpy()
             if written is not None:
                 written.put(box, part.probabilities)
             if look is not None:
@@ -70,15 +71,43 @@ def resampled(planes: Iterable[Planes], size: tuple[int, ...], shape: tuple[int,
 
     What is resampled are probabilities, not classes: a boundary comes out smooth, and they still sum to one.
     """
+    for part in _across(planes, size, shape):
+        yield Planes(part.axis, part.start, _within(part.probabilities, part.axis, shape))
+
+
+def most_probable(probabilities: Tensor) -> Tensor:
+    """Return the class (*S) of the largest of the probabilities (K, *S), the lower one of equals; uint8 or int16."""
+    # max tells the place as argmax does, three to ten times faster.
+    return probabilities.max(0).indices.to(_kind(len(probabilities)))
+
+
+def decided(probabilities: Tensor, axis: int, shape: tuple[int, ...]) -> Tensor:
+    """Return the most probable class of planes across ``axis`` once resampled to (*shape); classes as above.
+
+    Resampled values are means of those given, and the largest is no less than 1/K: a class that stays below that in all
+    of these planes is nowhere the most probable, and costs nothing more.
+    """
+    classes = len(probabilities)
+    peak = probabilities.flatten(1).amax(1)
+    possible = torch.nonzero(peak >= (1 - 1e-3) / classes)[:, 0]  # sums are 1 but for rounding
+    if len(possible) == classes:
+        return most_probable(_within(probabilities, axis, shape))
+    winner = most_probable(_within(probabilities[possible], axis, shape))
+    return possible.to(_kind(classes))[winner.long()]
+
+
+def _kind(classes: int) -> torch.dtype:
+    return torch.uint8 if classes <= 256 else torch.int16
+
+
+def _across(planes: Iterable[Planes], size: tuple[int, ...], shape: tuple[int, ...]) -> Iterator[Planes]:
+    """Resample across the planes alone."""
     held: Tensor | None = None  # planes not yet needed for the last time, from ``held_from`` on
     held_from = done = 0
     for part in _chunks(planes, shape):
         axis, values = part.axis, part.probabilities
-        for other in range(len(shape)):
-            if other != axis:
-                values = resize_axis(values, 1 + other, shape[other])
         if size[axis] == shape[axis]:
-            yield Planes(axis, part.start, values)
+            yield part
             continue
         first, weights = axis_weights(size[axis], shape[axis])
         held = values if held is None else torch.cat([held, values], 1 + axis)
@@ -92,10 +121,12 @@ def resampled(planes: Iterable[Planes], size: tuple[int, ...], shape: tuple[int,
         held, held_from = held.narrow(1 + axis, drop, end - held_from - drop).clone(), held_from + drop
 
 
-def most_probable(probabilities: Tensor) -> Tensor:
-    """Return the class (*S) of the largest of the probabilities (K, *S), the lower one of equals; uint8 or int16."""
-    # max tells the place as argmax does, three to ten times faster.
-    return probabilities.max(0).indices.to(torch.uint8 if len(probabilities) <= 256 else torch.int16)
+def _within(probabilities: Tensor, axis: int, shape: tuple[int, ...]) -> Tensor:
+    """Resample planes across ``axis`` to the other axes of ``shape``."""
+    for other in range(len(shape)):
+        if other != axis:
+            probabilities = resize_axis(probabilities, 1 + other, shape[other])
+    return probabilities
 
 
 class _ProbabilityFile:
