@@ -7,7 +7,9 @@ import pytest
 import yaml
 
 from semialign.common.errors import UserError
-from semialign.evaluation.benchmark_file import DEFAULT_MINUTES, load_bench, slug
+from semialign.evaluation.benchmark_file import DEFAULT_MINUTES, Bench, load_bench, slug
+from semialign.evaluation.benchmark_matrix import planned
+from semialign.evaluation.benchmark_run import make_run
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "benchmarks").glob("*.yaml"))
@@ -83,6 +85,51 @@ def test_overrides_reach_every_entry_and_take_a_folder_of_their_own(tmp_path):
     assert load_bench(path, seeds=[1]).output == Path("bench/trial")
 
 
+def several(**changes: Any) -> dict[str, Any]:
+    data = [{"name": n, "data": n, "split": f"{n}/split.json"} for n in ("heart", "polyps", "lesions")]
+    data[1]["minutes"] = 5
+    entries = form()["entries"]
+    entries[1] = {"name": "generated", "method": "semigda", "datasets": ["polyps", "lesions"]}
+    return form(datasets=data, entries=entries, **changes)
+
+
+def test_an_entry_runs_on_the_data_sets_it_names_for_the_time_they_give(tmp_path):
+    path = write(tmp_path, several())
+    bench = load_bench(path)
+    runs = minutes_of_runs(bench)
+    assert runs == {
+        "heart": {"labels only": 2, "all labels": 2},
+        "polyps": {"labels only": 5, "generated": 5, "all labels": 5},
+        "lesions": {"labels only": 2, "generated": 2, "all labels": 2},
+    }
+    assert planned(bench) == 3 * (2 + 3 + 3)
+    assert bench.length == (
+        "on heart: equal training time: 2 minutes a run; on polyps: equal training time: 5 minutes a run; "
+        "on lesions: equal training time: 2 minutes a run"
+    )
+    asked = minutes_of_runs(load_bench(path, minutes=1))
+    assert {minutes for of in asked.values() for minutes in of.values()} == {1}
+
+
+def minutes_of_runs(bench: Bench) -> dict[str, dict[str, float]]:
+    return {
+        data.name: {e.name: e.resolved["training"]["minutes"] for e in bench.entries_on(data)}
+        for data in bench.datasets
+    }
+
+
+def test_a_run_of_one_set_has_the_key_it_has_in_a_file_of_many(tmp_path):
+    alone = load_bench(write(tmp_path, form(training={"minutes": 5})))
+    (tmp_path / "many").mkdir()
+    data = {"name": "heart", "data": "heart", "split": "heart/split.json", "minutes": 5}
+    many = load_bench(write(tmp_path / "many", form(datasets=[data, {**data, "name": "again", "minutes": 1}])))
+    keys = [
+        make_run(b.datasets[0], b.entries_on(b.datasets[0])[0], 0, output=tmp_path, identity="same").key
+        for b in (alone, many)
+    ]
+    assert keys[0] == keys[1]
+
+
 def test_variables_in_paths(tmp_path, monkeypatch):
     data = [{"name": "heart", "data": "${TRIAL_DATA:-../else}/heart", "split": "${TRIAL_DATA:-../else}/heart/s.json"}]
     path = write(tmp_path, form(datasets=data))
@@ -137,6 +184,14 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"entries": [{"name": "a", "recipe": "none.yaml"}]}, "no such file"),
     ({"training": {"minutes": -1}}, "must be more than 0"),
     ({"training": {"minuts": 1}}, "did you mean 'minutes'?"),
+    (
+        {"datasets": [{"name": "heart", "data": "x", "split": "y", "minutes": 0}]},
+        "data set 'heart': minutes 0: must be more than 0",
+    ),
+    (
+        {"entries": [{"name": "a", "method": "cps", "datasets": ["hart"]}]},
+        "entry 'a': unknown data set 'hart'; did you mean 'heart'?",
+    ),
     ({"baseline": "label only"}, "'baseline': unknown entry 'label only'; did you mean 'labels only'?"),
     ({"baseline": "all labels"}, "must have labels: split"),
     ({"ceiling": "mean teacher"}, "must have labels: all"),

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,10 @@ _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 @dataclass(frozen=True)
 class BenchData:
-    """A data set with its paths resolved; ``data`` and ``split`` are ``None`` for a phantom."""
+    """A data set with its paths resolved; ``data`` and ``split`` are ``None`` for a phantom.
+
+    ``minutes``: how long runs on it train; ``None``: as long as entries say.
+    """
 
     name: str
     data: Path | None
@@ -28,13 +31,14 @@ class BenchData:
     phantom: PhantomForm | None
     group_by: str | None
     series: str | None = None
+    minutes: float | None = None
 
 
 @dataclass(frozen=True)
 class BenchEntry:
     """An entry as :func:`semialign.training.train.train` takes it, and ``resolved``: every setting it comes to.
 
-    ``given``: predictions of another tool, which are only scored.
+    ``given``: predictions of another tool, which are only scored. ``datasets``: those it runs on; empty: all.
     """
 
     name: str
@@ -44,6 +48,15 @@ class BenchEntry:
     labels: str
     resolved: dict[str, Any]
     given: Given | None = None
+    datasets: tuple[str, ...] = ()
+
+    def on(self, data: BenchData) -> "BenchEntry":
+        """Return the entry as it runs on ``data``, for the time that this data set gives."""
+        if data.minutes is None or self.given is not None:
+            return self
+        length = {"minutes": data.minutes}
+        resolved = merge(self.resolved, {"training": length})
+        return replace(self, settings=merge(self.settings, length), resolved=resolved)
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,10 @@ class Bench:
     ceiling: str | None
     length: str
     overrides: dict[str, Any]
+
+    def entries_on(self, data: BenchData) -> list[BenchEntry]:
+        """Return the entries that run on ``data``, as they run there."""
+        return [entry.on(data) for entry in self.entries if not entry.datasets or data.name in entry.datasets]
 
 
 def load_bench(
@@ -95,17 +112,18 @@ def load_bench(
     if not form.name:
         raise UserError(f"{file}: 'name' is missing; it names the output folder")
     entries = tuple(_entry(entry, form, length, file) for entry in form.entries)
+    datasets = tuple(_data(data, file, length) for data in form.datasets)
     return Bench(
         file,
         form.name,
         form.description.strip(),
         Path(output) if output is not None else _output(form, file, length),
         chosen,
-        tuple(_data(data, file) for data in form.datasets),
+        datasets,
         entries,
         _reference(form.baseline, "baseline", "split", entries, file),
         _reference(form.ceiling, "ceiling", "all", entries, file),
-        _length([entry.resolved["training"] for entry in entries if entry.given is None]),
+        _length(entries, datasets),
         overrides,
     )
 
@@ -127,7 +145,7 @@ def _check_names(file: Path, key: str, names: Sequence[str]) -> None:
         seen[slug(name)] = name
 
 
-def _data(form: DataForm, file: Path) -> BenchData:
+def _data(form: DataForm, file: Path, length: Mapping[str, Any]) -> BenchData:
     where = f"{file}: data set '{form.name}'"
     if (form.data is None) == (form.phantom is None):
         raise UserError(f"{where}: give either data or phantom")
@@ -140,18 +158,26 @@ def _data(form: DataForm, file: Path) -> BenchData:
             re.compile(form.group_by)
         except re.error as error:
             raise UserError(f"{where}: group_by {form.group_by} is not a regular expression ({error})") from error
+    if form.minutes is not None and form.minutes <= 0:
+        raise UserError(f"{where}: minutes {form.minutes:g}: must be more than 0")
     data = None if form.data is None else _path(form.data, file)
     split = None if form.split is None else _split_path(form.split, file)
-    return BenchData(form.name, data, split, form.phantom, form.group_by, form.series)
+    minutes = None if length else form.minutes  # what was asked beside the file lies over all of it
+    return BenchData(form.name, data, split, form.phantom, form.group_by, form.series, minutes)
 
 
 def _entry(form: EntryForm, bench: BenchForm, length: Mapping[str, Any], file: Path) -> BenchEntry:
     where = f"{file}: entry '{form.name}'"
     if form.labels not in LABELS:
         raise UserError(f"{where}: labels '{form.labels}'{closest(form.labels, LABELS)}")
+    for name in form.datasets:
+        try:
+            require_known(name, [data.name for data in bench.datasets], "data set")
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
     found = given(form, where, datasets=len(bench.datasets), path=lambda text: _path(text, file))
     if found is not None:
-        return BenchEntry(form.name, None, None, {}, form.labels, resolved_given(found), found)
+        return BenchEntry(form.name, None, None, {}, form.labels, resolved_given(found), found, form.datasets)
     if form.method is None and form.recipe is None:
         raise UserError(f"{where}: name a method or a recipe, or another tool's predictions")
     return _trained_entry(form, bench.training, length, file)
@@ -183,7 +209,7 @@ def _trained_entry(form: EntryForm, common: Mapping[str, Any], length: Mapping[s
     resolved = {"method": method, "training": to_mapping(training), "method_settings": own, "plugins": plugins}
     if said.get("plan"):  # laid over the plan that is made for a data set, so that no other entry shares its data
         resolved["plan"] = said["plan"]
-    return BenchEntry(form.name, form.method, recipe, settings, form.labels, resolved)
+    return BenchEntry(form.name, form.method, recipe, settings, form.labels, resolved, datasets=form.datasets)
 
 
 def _reference(name: str | None, role: str, labels: str, entries: Sequence[BenchEntry], file: Path) -> str | None:
@@ -205,9 +231,17 @@ def _output(form: BenchForm, file: Path, length: Mapping[str, Any]) -> Path:
     return folder.with_name(folder.name + suffix)
 
 
-def _length(trainings: Sequence[Mapping[str, Any]]) -> str:
-    if not trainings:
+def _length(entries: Sequence[BenchEntry], datasets: Sequence[BenchData]) -> str:
+    trained = [entry for entry in entries if entry.given is None]
+    if not trained:
         return "nothing is trained here: predictions of other tools alone"
+    by_data = {data.name: _own_length([entry.on(data).resolved["training"] for entry in trained]) for data in datasets}
+    if len(set(by_data.values())) == 1:
+        return next(iter(by_data.values()))
+    return "; ".join(f"on {name}: {length}" for name, length in by_data.items())
+
+
+def _own_length(trainings: Sequence[Mapping[str, Any]]) -> str:
     minutes = {training["minutes"] for training in trainings}
     if len(minutes) == 1 and None not in minutes:
         return f"equal training time: {minutes.pop():g} minutes a run"

@@ -40,6 +40,8 @@ class DataForm:
     """Make a phantom instead."""
     group_by: str | None = None
     """Regular expression; cases with the same match are one patient, and intervals draw whole patients."""
+    minutes: float | None = None
+    """How long runs on this data set train, whatever the file's training says."""
     series: str | None = None
     """Data sets of one series differ in their number of labels: a figure shows Dice against it."""
 
@@ -61,6 +63,8 @@ class EntryForm:
     ``${VAR}`` or ``${VAR:-default}`` is a path, as those of data sets are."""
     labels: str = "split"
     """``split``: the split's labelled cases; ``all``: the unlabelled ones count as labelled (the ceiling)."""
+    datasets: tuple[str, ...] = ()
+    """Names of the data sets it runs on (default: all)."""
     predictions: str | None = None
     """Folder of another tool's label files of the test cases, instead of a method; may hold {dataset} and {seed}."""
     train_seconds: float | None = None

@@ -17,14 +17,14 @@ def runs_of(made: Bench, data: BenchData) -> list[Run]:
     return [
         make_run(data, entry, seed, output=made.output, identity=identity)
         for seed in made.seeds
-        for entry in made.entries
+        for entry in made.entries_on(data)
         if seed in _seeds(made, entry)
     ]
 
 
 def planned(made: Bench) -> int:
     """Return how many runs the whole matrix has."""
-    return len(made.datasets) * sum(len(_seeds(made, entry)) for entry in made.entries)
+    return sum(len(_seeds(made, entry)) for data in made.datasets for entry in made.entries_on(data))
 
 
 def chosen_runs(made: Bench, only: Sequence[str]) -> list[Run]:
