@@ -12,6 +12,8 @@ import tyro
 if TYPE_CHECKING:
     from semialign.evaluation.benchmark_words import Table
 
+_READ = ("Rule", "Dice", "Difference", "Share")  # what there is to read about the table of Dice
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -38,7 +40,7 @@ class Arguments:
 
 
 def run(arguments: Arguments) -> None:
-    """Run what is left of the matrix and print its tables."""
+    """Run what is left of the matrix and print the table of Dice."""
     import sys
 
     from semialign.cli.bench_screen import screen
@@ -77,15 +79,19 @@ def _print(value: dict[str, Any]) -> None:
     for section in sections(value):
         console.print(f"\n{section.name}", style="bold", markup=False, highlight=False)
         console.print(section.about, markup=False, highlight=False)
-        for table in section.tables[:-1] or section.tables:  # the last one, by class, is in bench.md
-            console.print(_rich(table))
+        console.print(_rich(section.tables[0]))
         for note in section.notes:
             console.print(f"- {note}", markup=False, highlight=False)
     for found in series_tables(value).values():
         console.print(_rich(found))
     console.print()
     for line in reading(value):
-        console.print(line, style="dim", markup=False, highlight=False)
+        if line.startswith(_READ):
+            console.print(line, style="dim", markup=False, highlight=False)
+    if value["results"]:
+        console.print(
+            "Verdicts on pairs, distances, costs, groups and classes: in bench.md and report.html.", style="dim"
+        )
 
 
 def _rich(table: "Table") -> Any:
