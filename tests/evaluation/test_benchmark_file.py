@@ -104,8 +104,8 @@ def test_an_entry_runs_on_the_data_sets_it_names_for_the_time_they_give(tmp_path
     }
     assert planned(bench) == 3 * (2 + 3 + 3)
     assert bench.length == (
-        "on heart: equal training time: 2 minutes a run; on polyps: equal training time: 5 minutes a run; "
-        "on lesions: equal training time: 2 minutes a run"
+        "equal training time on each data set (heart: 2 minutes a run; polyps: 5 minutes a run; "
+        "lesions: 2 minutes a run)"
     )
     asked = minutes_of_runs(load_bench(path, minutes=1))
     assert {minutes for of in asked.values() for minutes in of.values()} == {1}
@@ -234,4 +234,6 @@ def test_shipped_files_are_sound(path):
 
 
 def test_the_repository_ships_the_benchmarks():
-    assert {"acdc", "busi", "hippocampus", "kvasir", "left-atrium"} <= {path.stem for path in FILES}
+    assert {"comparison", "lesion-pictures", "scdl-abdomen", "semigda-ablation"} <= {path.stem for path in FILES}
+    names = {data.name for data in load_bench(ROOT / "benchmarks" / "comparison.yaml").datasets}
+    assert {"hippocampus, 4 labelled", "left atrium", "acdc", "abdomen", "kvasir", "busi"} <= names

@@ -15,6 +15,7 @@ from semialign.evaluation.benchmark_given import Given, given, resolved_given
 
 DEFAULT_MINUTES = 5.0  # where neither file nor recipe says how long a run trains
 LABELS = ("split", "all")
+_EQUAL = "equal training time: "
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
@@ -238,13 +239,16 @@ def _length(entries: Sequence[BenchEntry], datasets: Sequence[BenchData]) -> str
     by_data = {data.name: _own_length([entry.on(data).resolved["training"] for entry in trained]) for data in datasets}
     if len(set(by_data.values())) == 1:
         return next(iter(by_data.values()))
-    return "; ".join(f"on {name}: {length}" for name, length in by_data.items())
+    if all(length.startswith(_EQUAL) for length in by_data.values()):
+        each = "; ".join(f"{name}: {length.removeprefix(_EQUAL)}" for name, length in by_data.items())
+        return f"equal training time on each data set ({each})"
+    return "; ".join(f"{name}: {length}" for name, length in by_data.items())
 
 
 def _own_length(trainings: Sequence[Mapping[str, Any]]) -> str:
     minutes = {training["minutes"] for training in trainings}
     if len(minutes) == 1 and None not in minutes:
-        return f"equal training time: {minutes.pop():g} minutes a run"
+        return f"{_EQUAL}{minutes.pop():g} minutes a run"
     steps = {training["steps"] for training in trainings}
     if minutes == {None} and len(steps) == 1:
         return f"equal number of steps: {steps.pop()} a run (not equal time)"
