@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 sys.path.append(str(Path(__file__).parent / "support"))
 
@@ -197,6 +199,20 @@ def test_every_method_trains_on_two(train_two: Train, method: str, dims: int) ->
 
 
 @pytest.mark.full
+def test_batch_norms_end_with_the_same_statistics(train_two: Train, tiny_2d: Any, tmp_path: Path) -> None:
+    prepared = tmp_path / "prepared"
+    shutil.copytree(tiny_2d.folder, prepared)
+    plan = yaml.safe_load((prepared / "plan.yaml").read_text(encoding="utf-8"))
+    plan |= {"network": "vnet", "norm": "batch", "widths": [4, 4, 8, 8, 8], "kernels": [[3, 3]] * 5}
+    plan |= {"strides": [[1, 1], *[[2, 2]] * 4], "patch_size": [48, 48]}
+    (prepared / "plan.yaml").write_text(yaml.safe_dump(plan), encoding="utf-8")
+    data = tiny_2d._replace(folder=prepared)
+    folder, notes = train_two("mean-teacher", data=data, learnt=None, start=0.0)
+    model = load_checkpoint(folder / "run" / "last.pt")["model"]
+    assert any(name.endswith("running_var") and (value != 1).any() for name, value in model.items())
+    assert notes[0]["weights"] == notes[1]["weights"]
+
+
 def test_minutes_end_together(train_two: Train) -> None:
     _, notes = train_two("supervised", minutes=0.05, workers=1)
     assert notes[0]["weights"] == notes[1]["weights"]

@@ -1,7 +1,8 @@
 """What the processes of a training share."""
 
+import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def sum_of_ranks(values: Tensor) -> Tensor:
@@ -15,3 +16,18 @@ def wait_for_ranks() -> None:
     """Return when every process has come here; at once where there is one."""
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
+
+
+@torch.no_grad()
+def share_batch_statistics(module: nn.Module) -> None:
+    """Set the running means and variances of batch norms to their means over all processes.
+
+    Each process sees other patches, so that these buffers drift apart; nothing else in training brings them together.
+    """
+    if not dist.is_available() or not dist.is_initialized():
+        return
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.track_running_stats:
+            for statistics in (part.running_mean, part.running_var):
+                assert statistics is not None
+                sum_of_ranks(statistics).div_(dist.get_world_size())

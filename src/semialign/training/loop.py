@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from semialign.common.errors import UserError
+from semialign.common.ranks import share_batch_statistics
 from semialign.common.schedules import poly
 from semialign.common.seeding import seed_step
 from semialign.common.types import Batch, Progress
@@ -108,11 +109,15 @@ class Loop:
             if self.first and self._due(place.step, steps, _FIGURES, 0.0, 1.0):
                 for row in class_figure_rows(self.method, self.prepared.dataset.class_names, place.steps_done):
                     self.proxies.add(row)
-            if asked.validates and self._due(place.step, steps, settings.validations, before, asked.share):
+            validates = asked.validates and self._due(place.step, steps, settings.validations, before, asked.share)
+            saves = place.step % settings.checkpoint_steps == 0 or done
+            if validates or saves:
+                share_batch_statistics(self.method)  # one model, whichever process asks it
+            if validates:
                 paused = time.monotonic()
                 self._validate()
                 started += time.monotonic() - paused  # validating is not training
-            if place.step % settings.checkpoint_steps == 0 or done:
+            if saves:
                 self._save("last.pt", optimisers)
             if done:
                 break
