@@ -1,6 +1,9 @@
 """Prediction from file to file: time over the network's own in the same run, and peak memory of a large volume.
 
-python benchmarks/prediction.py [--part overhead|memory] [--size 512 512 600] [--spacing 1.5]
+python benchmarks/prediction.py [--part overhead|trained|memory] [--size 512 512 600] [--spacing 1.5]
+
+Networks of the part ``overhead`` are untrained, so that every class is as probable as the others: the worst case.
+``trained`` trains one for a minute on synthetic CT.
 """
 
 import argparse
@@ -9,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import nibabel
@@ -42,33 +46,44 @@ def plan_of(patch: tuple[int, ...], spacing: float | None) -> Plan:
 
 
 class Timed:
-    """A model that adds up the time spent in its network."""
+    """A model that adds up the time of ``answer``, from windows to probabilities."""
 
     channel_names = ("CT",)
     device = torch.device("cpu")
 
-    def __init__(self, plan: Plan, classes: int, cheap: bool) -> None:
-        from semialign.networks.build import network_of_plan
-        from semialign.networks.layout import lay_out
-
-        self.plan, self.class_names = plan, [str(i) for i in range(classes)]
-        self.network = None if cheap else network_of_plan(plan, classes).eval()
-        if self.network is not None:
-            lay_out(self.network, self.device)
+    def __init__(self, plan: Plan, class_names: Sequence[str], answer: Callable[[Tensor], Tensor]) -> None:
+        self.plan, self.class_names, self.answer = plan, list(class_names), answer
         self.seconds, self.windows = 0.0, 0
 
     def probabilities(self, windows: Tensor) -> Tensor:
-        """The network's, or for little time those of a few products."""
+        """Return the answer."""
         begin = time.perf_counter()
-        if self.network is None:
-            centres = torch.linspace(-2, 2, len(self.class_names)).reshape(1, -1, *[1] * (windows.ndim - 2))
-            answer = torch.softmax(windows * centres, 1)
-        else:
-            with torch.autocast("cpu", torch.bfloat16):
-                answer = self.network(windows).logits.softmax(1).float()
+        answer = self.answer(windows)
         self.seconds += time.perf_counter() - begin
         self.windows += len(windows)
         return answer
+
+
+def untrained(plan: Plan, classes: int) -> Timed:
+    """A model of the plan's network as it starts."""
+    from semialign.networks.build import network_of_plan
+    from semialign.networks.layout import lay_out
+
+    network = network_of_plan(plan, classes).eval()
+    lay_out(network, Timed.device)
+
+    def answer(windows: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            found: Tensor = network(windows).logits.softmax(1).float()
+        return found
+
+    return Timed(plan, [str(i) for i in range(classes)], answer)
+
+
+def cheap(plan: Plan, classes: int) -> Timed:
+    """A model that takes little time: a few products."""
+    centres = torch.linspace(-2, 2, classes).reshape(1, -1, *[1] * plan.dimensions)
+    return Timed(plan, [str(i) for i in range(classes)], lambda windows: torch.softmax(windows * centres, 1))
 
 
 def write_volume(path: Path, size: tuple[int, ...]) -> None:
@@ -79,11 +94,14 @@ def write_volume(path: Path, size: tuple[int, ...]) -> None:
     nibabel.save(nibabel.Nifti1Image(volume, np.diag([-0.8, -0.8, 0.8, 1.0])), path)
 
 
+HEADING = f"{'input':<28}{'patch':<14}{'classes':>7}{'windows':>9}{'total s':>9}{'network s':>11}{'ratio':>7}"
+
+
 def overhead(folder: Path) -> None:
     """Print file-to-file time over the network's time, for few and many classes, volumes and pictures."""
     from PIL import Image as Pillow
 
-    print(f"{'input':<28}{'patch':<14}{'classes':>7}{'windows':>9}{'total s':>9}{'network s':>11}{'ratio':>7}")
+    print(HEADING)
     for size, patch, spacing, classes in [
         ((176, 176, 136), (96, 96, 96), None, 2),
         ((176, 176, 136), (96, 96, 96), None, CLASSES),
@@ -95,19 +113,47 @@ def overhead(folder: Path) -> None:
             write_volume(path, size)
         else:
             Pillow.fromarray(np.random.default_rng(0).integers(0, 255, size).astype(np.uint8)).save(path)
-        model = Timed(plan_of(patch, spacing), classes, cheap=False)
-        model.probabilities(torch.zeros(1, 1, *patch))  # the first call sets kernels up
-        model.seconds, model.windows = 0.0, 0
-        begin = time.perf_counter()
-        summary = predict_with([model], [path], folder / "out", overwrite=True)
-        total = time.perf_counter() - begin
-        assert not summary.failed, summary.failed
         by, at = " x ".join(map(str, size)), f" at {spacing:g} mm" if spacing else ""
-        print(
-            f"{by + at:<28}{'x'.join(map(str, patch)):<14}{classes:>7}{model.windows:>9}{total:>9.2f}"
-            f"{model.seconds:>11.2f}{total / model.seconds:>7.3f}",
-            flush=True,
-        )
+        timed(untrained(plan_of(patch, spacing), classes), path, folder / "out", by + at)
+
+
+def timed(model: Timed, path: Path, output: Path, what: str) -> None:
+    """Predict ``path`` and print a row of the table."""
+    patch, classes = model.plan.patch_size, len(model.class_names)
+    model.probabilities(torch.zeros(1, 1, *patch))  # the first call sets kernels up
+    model.seconds, model.windows = 0.0, 0
+    begin = time.perf_counter()
+    summary = predict_with([model], [path], output, overwrite=True)
+    total = time.perf_counter() - begin
+    assert not summary.failed, summary.failed
+    print(
+        f"{what:<28}{'x'.join(map(str, patch)):<14}{classes:>7}{model.windows:>9}{total:>9.2f}"
+        f"{model.seconds:>11.2f}{total / model.seconds:>7.3f}",
+        flush=True,
+    )
+
+
+def trained(folder: Path, size: tuple[int, ...] = (200, 200, 100)) -> None:
+    """Print the same for a network trained on synthetic CT at twice the spacing of the images."""
+    from semialign.data.image_io import read_grid
+    from semialign.data.phantom import phantom
+    from semialign.data.splits import load_split
+    from semialign.inference.model import load_trained
+    from semialign.training.train import train
+
+    data = phantom(folder / "ct", cases=6, labelled=3, validation=0, test=3, size=size, seed=0)
+    test = load_split(data / "split.json").test
+    images = [data / "imagesTr" / f"{case}_0000.nii.gz" for case in test]
+    spacing = [round(2 * n, 3) for n in read_grid(images[0]).spacing]
+    recipe = folder / "coarse.yaml"
+    recipe.write_text(f"method: supervised\nplan: {{spacing: {spacing}, patch_size: [48, 48, 48]}}\n")
+    settings = {"minutes": 1, "validations": 0}
+    run = train(data, recipe=str(recipe), split=data / "split.json", dimensions=3, settings=settings, report=False)
+    model = load_trained(run, checkpoint="last")
+    watched = Timed(model.plan, model.class_names, model.probabilities)
+    print(HEADING)
+    for image in images:
+        timed(watched, image, folder / "out", " x ".join(map(str, size)) + ", trained")
 
 
 def memory(folder: Path, size: tuple[int, ...], spacing: float | None, probabilities: bool) -> None:
@@ -115,7 +161,7 @@ def memory(folder: Path, size: tuple[int, ...], spacing: float | None, probabili
     path = folder / "large.nii"
     write_volume(path, size)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    model = Timed(plan_of((128, 128, 128), spacing), CLASSES, cheap=True)
+    model = cheap(plan_of((128, 128, 128), spacing), CLASSES)
     begin = time.perf_counter()
     summary = predict_with([model], [path], folder / "out", overlap=0.5, probabilities=probabilities)
     assert not summary.failed, summary.failed
@@ -130,7 +176,7 @@ def memory(folder: Path, size: tuple[int, ...], spacing: float | None, probabili
 def main() -> None:
     """Run the parts asked for; memory in a process of its own, so that its peak is its own."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", choices=("overhead", "memory", "all"), default="all")
+    parser.add_argument("--part", choices=("overhead", "trained", "memory", "all"), default="all")
     parser.add_argument("--size", type=int, nargs=3, default=(512, 512, 600))
     parser.add_argument("--spacing", type=float)
     parser.add_argument("--probabilities", action="store_true")
@@ -139,7 +185,10 @@ def main() -> None:
         if arguments.part == "memory":
             memory(Path(folder), tuple(arguments.size), arguments.spacing, arguments.probabilities)
             return
-        overhead(Path(folder))
+        if arguments.part != "trained":
+            overhead(Path(folder))
+        if arguments.part != "overhead":
+            trained(Path(folder))
     if arguments.part == "all":
         for extra in ([], ["--spacing", "1.5"], ["--probabilities"]):
             size = [str(n) for n in arguments.size]
