@@ -23,6 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 LABELLED, UNLABELLED, VALIDATION = ("a", "b"), ("c", "d", "e"), ("g", "h")
 CLASSES = {2: ["background", "spot"], 3: ["background", "ball", "hole"]}
 
+WAITING = ("mean-teacher", "cps", "ga-cps")
 AT_ONCE = {
     "learnt": None
 }  # in a few steps nothing is learnt, and a mean teacher would never look at unlabelled patches
@@ -110,7 +111,7 @@ def small_train(tiny: dict[int, Tiny]) -> Callable[..., Path]:
         from semialign.training.train import train
 
         data = tiny[case.dims]
-        few = {"ua-mt": {"passes": 2}, "mean-teacher": AT_ONCE}.get(case.method, {})
+        few = {"ua-mt": {"passes": 2}, **dict.fromkeys(WAITING, AT_ONCE)}.get(case.method, {})
         values: dict[str, Any] = {**SMALL, **few, **settings, "plugins": [case.plugin] if case.plugin else []}
         return train(
             data.raw,
@@ -179,7 +180,7 @@ def small_method() -> Callable[..., Any]:
             return UNet(1, classes, widths=(4, 8), strides=strides, kernels=((3,) * dims, (3,) * dims))
 
         torch.manual_seed(seed)
-        own = AT_ONCE | own if name == "mean-teacher" else own
+        own = AT_ONCE | own if name in WAITING else own
         return build_method(name, network, own, {plugin: {}} if plugin else {})
 
     return make

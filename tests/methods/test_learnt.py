@@ -14,7 +14,7 @@ from semialign.methods.learnt import Learnt
 
 def _first_step(learnt: Learnt, losses: list[float], steps: int) -> int | None:
     for step, loss in enumerate(losses):
-        learnt.see(torch.tensor(loss), Progress("train", step, steps))
+        learnt.see(lambda loss=loss: torch.tensor(loss), Progress("train", step, steps))
     return learnt.since()
 
 
@@ -36,7 +36,7 @@ def test_the_first_steps_are_a_plain_mean() -> None:
 def test_what_is_learnt_stays_learnt_until_a_new_run() -> None:
     learnt = Learnt(0.5)
     assert _first_step(learnt, [0.4], 100) == 1
-    learnt.see(torch.tensor(9.0), Progress("train", 1, 100))
+    learnt.see(lambda: torch.tensor(9.0), Progress("train", 1, 100))
     assert learnt.since() == 1
     resumed = Learnt(0.5)
     resumed.load_state_dict(learnt.state_dict())

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -9,9 +10,11 @@ from torch import Tensor
 
 from semialign.common.schedules import ramp_of
 from semialign.common.types import Batch, Output, Progress, StepOutput, View
+from semialign.data.loader import TwoStream
 from semialign.data.transforms import strong
 from semialign.losses.segmentation import cross_entropy, dice_ce
 from semialign.methods.base import Method
+from semialign.methods.learnt import Learnt
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,11 @@ class CrossPseudoSettings:
     """Of the cross supervision, at the end of its ramp-up."""
     start: float = 0.3
     """Share of the run that trains on labels alone."""
+    learnt: float | None = 0.15
+    """Loss on labels ((CE + Dice) / 2, running mean) that ends the part on labels alone; null: ``start`` alone does."""
+    apart: bool = True
+    """Whether in that part each network learns a half of the labelled patches of its own, which halves a step's cost;
+    else both learn all, as published."""
     rampup_steps: int | None = None
     """Steps of the sigmoid ramp-up after the start (default: 0.4 of what is left of the run)."""
     on_labelled: bool = False
@@ -41,32 +49,48 @@ class CrossPseudoSupervision(Method):
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         self.first = self.student(self.starts[0])
         self.second = self.student(self.starts[1])
+        self.learnt = Learnt(self.settings.learnt)
+
+    def begin_stage(self, stage: str, step: int, data: TwoStream, folder: Path) -> None:
+        """Watch a new run's loss from its first step on, also where its weights are another run's."""
+        if step == 0:
+            self.learnt.forget()
+
+    def ramp(self, progress: Progress) -> float:
+        """Return the ramp-up of the cross supervision: 0 before the start and until the labels are learnt."""
+        own, learnt = self.settings, self.learnt.since()
+        return 0.0 if learnt is None else ramp_of(own.rampup_steps, progress, own.start, not_before=learnt)
 
     def wants_unlabelled(self, progress: Progress) -> bool:
         """Whether the cross supervision counts yet."""
-        return ramp_of(self.settings.rampup_steps, progress, start=self.settings.start) > 0
+        return self.ramp(progress) > 0
+
+    def closing_note(self) -> str | None:
+        """Tell where the unlabelled patches were never used."""
+        return self.learnt.closing_note()
 
     def losses(self, batch: Batch, progress: Progress) -> StepOutput:
         """Return both supervised losses and the cross supervision of both networks."""
-        labelled = len(batch.image_l)
-        ramp = ramp_of(self.settings.rampup_steps, progress, start=self.settings.start)
+        labelled, ramp = len(batch.image_l), self.ramp(progress)
         weak = batch.image_u if ramp else batch.image_u[:0]
-        image = torch.cat([batch.image_l, strong(weak) if self.settings.strong else weak])
-        outputs = [self.first(image), self.second(image)]
-        unlabelled = torch.full((len(weak), *image.shape[2:]), -1, device=image.device)
-        label = torch.cat([batch.label_l, unlabelled])
-        names = ("first", "second")
+        seen = strong(weak) if self.settings.strong else weak
+        shares = halves(labelled) if self.settings.apart and not ramp else (slice(labelled), slice(labelled))
+        networks, names = (self.first, self.second), ("first", "second")
+        images = [torch.cat([batch.image_l[share], seen]) for share in shares]
+        outputs = [network(image) for network, image in zip(networks, images, strict=True)]
+        unlabelled = torch.full((len(weak), *weak.shape[2:]), -1, device=weak.device)
+        annotated = [batch.label_l[share] for share in shares]
         self.weigh(outputs, batch)
-        losses = {
-            f"supervised {name}": self.supervised_loss(output.logits[:labelled], batch.label_l, which)
-            for which, (name, output) in enumerate(zip(names, outputs, strict=True))
-        }
+        on_labels = [output.logits[: len(label)] for output, label in zip(outputs, annotated, strict=True)]
+        supervised = [self.supervised_loss(on_labels[i], annotated[i], i) for i in range(2)]
+        self.learnt.see(lambda: self.watched(on_labels, annotated, supervised), progress)
+        losses = {f"supervised {name}": loss for name, loss in zip(names, supervised, strict=True)}
         views = [
-            View(n, net, image, o, label) for n, net, o in zip(names, (self.first, self.second), outputs, strict=True)
+            View(names[i], networks[i], images[i], outputs[i], torch.cat([annotated[i], unlabelled])) for i in range(2)
         ]
         log: dict[str, float | Tensor] = {}
         start = 0 if self.settings.on_labelled else labelled
-        if ramp and len(image) > start:
+        if ramp and len(images[0]) > start:
             log["ramp"] = ramp
             one, other = (output.logits[start:] for output in outputs)
             labels = batch.label_l[start:]
@@ -86,6 +110,10 @@ class CrossPseudoSupervision(Method):
         """Return the loss of the logits (B, C, *S) of network ``which`` at the other's ``pseudo`` labels (B, *S)."""
         return cross_entropy(logits, pseudo)
 
+    def watched(self, logits: Sequence[Tensor], labels: Sequence[Tensor], supervised: Sequence[Tensor]) -> Tensor:
+        """Return the loss that tells whether labels are learnt, of both networks' logits on labelled patches."""
+        return torch.stack(list(supervised)).mean()
+
     def pseudo_labels(self, logits: Tensor, label: Tensor) -> Tensor:
         """Return the hard prediction (B, *S) of ``logits`` (B, C, *S); the first patches are those of ``label``."""
         return logits.argmax(1)
@@ -94,6 +122,11 @@ class CrossPseudoSupervision(Method):
         """Return the softmax of the mean of both networks' logits."""
         mean: Tensor = (self.first(image).logits.float() + self.second(image).logits.float()) / 2
         return mean.softmax(1)
+
+
+def halves(count: int) -> tuple[slice, slice]:
+    """Return two halves of ``count`` patches; they share the middle one of an odd number."""
+    return slice((count + 1) // 2), slice(count // 2, count)
 
 
 def annotated_prediction(logits: Tensor, label: Tensor) -> Tensor:

@@ -19,6 +19,10 @@ from semialign.methods.cps import CrossPseudoSettings, CrossPseudoSupervision, a
 class DualDebiasedSettings(CrossPseudoSettings):
     """Settings of ``dhc``: those of ``cps``."""
 
+    learnt: float | None = None
+    """As in ``cps``; by default ``start`` alone counts, as published."""
+    apart: bool = False
+    """As in ``cps``; the weights are of both networks on the same patches."""
     on_labelled: bool = True
     """Whether the networks supervise each other on labelled patches too, as the paper does."""
 
@@ -38,6 +42,7 @@ class DualDebiased(CrossPseudoSupervision):
 
     def begin_stage(self, stage: str, step: int, data: TwoStream, folder: Path) -> None:
         """Start DistDW from the labels."""
+        super().begin_stage(stage, step, data, folder)
         if step == 0:
             self.distribution.seen(data.label_voxels(self.first.num_classes))
 

@@ -1,10 +1,13 @@
 """Gradient-aware cross pseudo supervision (GA-CPS, ECCV 2024): CPS with losses that rare classes count in."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from semialign.losses.gradient_aware import ga_ce, ga_loss, require_ga
+from semialign.losses.segmentation import dice_ce
 from semialign.methods.cps import CrossPseudoSettings, CrossPseudoSupervision, annotated_prediction
 
 
@@ -36,6 +39,10 @@ class GradientAwareCrossPseudoSupervision(CrossPseudoSupervision):
     def supervised_loss(self, logits: Tensor, label: Tensor, which: int) -> Tensor:
         """Return ``GACE(keep_labelled) + GADice``."""
         return ga_loss(logits, label, keep=self.settings.keep_labelled, gamma=self.settings.gamma)
+
+    def watched(self, logits: Sequence[Tensor], labels: Sequence[Tensor], supervised: Sequence[Tensor]) -> Tensor:
+        """Return the loss of ``cps``: the gradient-aware one is of the hardest voxels, and has no common scale."""
+        return torch.stack([dice_ce(one, label) for one, label in zip(logits, labels, strict=True)]).mean()
 
     def cross_loss(self, logits: Tensor, pseudo: Tensor, which: int) -> Tensor:
         """Return ``GACE(keep_pseudo)``."""

@@ -1,5 +1,7 @@
 """Whether a network has learnt its labels: the running mean of its supervised loss has come down to a limit."""
 
+from collections.abc import Callable
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -37,12 +39,21 @@ class Learnt(nn.Module):
         return self._since
 
     @torch.no_grad()
-    def see(self, loss: Tensor, progress: Progress) -> None:
-        """Take in the supervised ``loss``, a scalar, of the step at ``progress``."""
+    def see(self, loss: Callable[[], Tensor], progress: Progress) -> None:
+        """Take in the loss on labels, a scalar, of the step at ``progress``; it is asked for while it matters."""
         if self.limit is None or self.since() is not None:
             return
         ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-        shared = sum_of_ranks(loss.detach().float().clone()) / ranks
+        shared = sum_of_ranks(loss().detach().float().clone()) / ranks
         self.mean.lerp_(shared, max(1 / (progress.step + 1), min(50 / progress.max_steps, 0.1)))
         if float(self.mean) <= self.limit:
             self.step.fill_(progress.step + 1)
+
+    def closing_note(self) -> str | None:
+        """Tell at the end of a run that the limit was never reached, and unlabelled patches never used."""
+        if self.since() is not None:
+            return None
+        return (
+            f"the unlabelled cases were not used: the labels were not learnt in this time (supervised loss "
+            f"{float(self.mean):.2f}, learnt={self.limit:g}); train longer, or set learnt=null"
+        )

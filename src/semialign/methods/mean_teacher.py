@@ -79,7 +79,7 @@ class MeanTeacher(Method):
         view = View("student", self.network, image, output, torch.cat([batch.label_l, unlabelled]))
         log: dict[str, float | Tensor] = {}
         losses = {"supervised": dice_ce(output.logits[:labelled], batch.label_l)}
-        self.learnt.see(losses["supervised"], progress)
+        self.learnt.see(lambda: losses["supervised"], progress)
         if len(weak):
             target, sure = self.targets(weak, progress)
             target, sure = mixed(target, cuboid), mixed(sure, cuboid)
@@ -116,12 +116,7 @@ class MeanTeacher(Method):
 
     def closing_note(self) -> str | None:
         """Tell where the unlabelled patches were never used."""
-        if self.learnt.since() is not None:
-            return None
-        return (
-            f"the unlabelled cases were not used: the labels were not learnt in this time (supervised loss "
-            f"{float(self.learnt.mean):.2f}, learnt={self.learnt.limit:g}); train longer, or set learnt=null"
-        )
+        return self.learnt.closing_note()
 
     def predict(self, image: Tensor) -> Tensor:
         """Return the softmax of the teacher's (or student's) logits."""
