@@ -135,6 +135,7 @@ def timed(model: Timed, path: Path, output: Path, what: str) -> None:
 
 def trained(folder: Path, size: tuple[int, ...] = (200, 200, 100)) -> None:
     """Print the same for a network trained on synthetic CT at twice the spacing of the images."""
+    from semialign.data.dataset import load_dataset
     from semialign.data.image_io import read_grid
     from semialign.data.phantom import phantom
     from semialign.data.splits import load_split
@@ -142,7 +143,7 @@ def trained(folder: Path, size: tuple[int, ...] = (200, 200, 100)) -> None:
     from semialign.training.train import train
 
     data = phantom(folder / "ct", cases=6, labelled=3, validation=0, test=3, size=size, seed=0)
-    test = load_split(data / "split.json").test
+    test = load_split(data / "split.json", load_dataset(data)).test
     images = [data / "imagesTr" / f"{case}_0000.nii.gz" for case in test]
     spacing = [round(2 * n, 3) for n in read_grid(images[0]).spacing]
     recipe = folder / "coarse.yaml"

@@ -116,6 +116,13 @@ def test_notes_depend_on_the_data():
     assert "Only 6 test patients: the standard error" in " ".join(sections(page(pairs))[0].notes)
 
 
+def test_only_entries_that_are_due_on_a_data_set_are_lacking_there():
+    records = three_entries()[:2]
+    assert "Not run yet: mean teacher, all labels." in markdown(page(records))
+    due = {"heart": ["labels only", "all labels"]}
+    assert "Not run yet: all labels." in markdown(page(records, entries_of=due))
+
+
 def test_a_note_says_where_no_verdict_was_possible():
     assert "With 2 cases, no p is below 0.5, too large for a verdict among 3 pairs" in markdown(page(three_entries()))
     many = {f"c{i}": 0.5 + i / 100 for i in range(10)}

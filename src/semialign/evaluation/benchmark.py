@@ -189,6 +189,7 @@ def _write(made: Bench) -> dict[str, Any]:
         "planned": planned(made),
         "datasets": [data.name for data in made.datasets],
         "entries": entries,
+        "entries_of": {data.name: [entry.name for entry in made.entries_on(data)] for data in made.datasets},
         "baseline": made.baseline,
         "ceiling": made.ceiling,
         "versions": {"semialign": __version__, "python": platform.python_version()},

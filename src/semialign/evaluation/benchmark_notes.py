@@ -43,7 +43,8 @@ def notes(value: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[s
             f"Failed: {row['entry']}{'' if row['given'] else f', seed {seed}'}: {reason}"
             for seed, reason in row["failed"].items()
         ]
-    lacking = [name for name in value["entries"] if name not in [row["entry"] for row in rows]]
+    due = value.get("entries_of", {}).get(rows[0]["dataset"], value["entries"])
+    lacking = [name for name in due if name not in [row["entry"] for row in rows]]
     return found + ([f"Not run yet: {', '.join(lacking)}."] if lacking else [])
 
 
