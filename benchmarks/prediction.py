@@ -149,7 +149,8 @@ def trained(folder: Path, size: tuple[int, ...] = (200, 200, 100)) -> None:
     recipe = folder / "coarse.yaml"
     recipe.write_text(f"method: supervised\nplan: {{spacing: {spacing}, patch_size: [48, 48, 48]}}\n")
     settings = {"minutes": 1, "validations": 0}
-    run = train(data, recipe=str(recipe), split=data / "split.json", dimensions=3, settings=settings, report=False)
+    told = {"settings": settings, "output": folder / "run", "report": False}
+    run = train(data, recipe=str(recipe), split=data / "split.json", dimensions=3, **told)
     model = load_trained(run, checkpoint="last")
     watched = Timed(model.plan, model.class_names, model.probabilities)
     print(HEADING)
