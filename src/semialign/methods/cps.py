@@ -28,7 +28,7 @@ class CrossPseudoSettings:
     learnt: float | None = 0.15
     """Loss on labels ((CE + Dice) / 2, running mean) that ends the part on labels alone; null: ``start`` alone does."""
     apart: bool = True
-    """Whether in that part each network learns a half of the labelled patches of its own, which halves a step's cost;
+    """Whether in that part each network learns a half of the labelled patches of its own, which makes a step cheaper;
     else both learn all, as published."""
     rampup_steps: int | None = None
     """Steps of the sigmoid ramp-up after the start (default: 0.4 of what is left of the run)."""
