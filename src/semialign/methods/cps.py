@@ -2,19 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from semialign.common.schedules import ramp_of
 from semialign.common.types import Batch, Output, Progress, StepOutput, View
-from semialign.data.loader import TwoStream
 from semialign.data.transforms import strong
 from semialign.losses.segmentation import cross_entropy, dice_ce
-from semialign.methods.base import Method
-from semialign.methods.learnt import Learnt
+from semialign.methods.learnt import LabelsFirst, Learnt
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class CrossPseudoSettings:
     """Whether the networks see their unlabelled patches under strong intensity augmentation."""
 
 
-class CrossPseudoSupervision(Method):
+class CrossPseudoSupervision(LabelsFirst):
     """Two networks, started differently; each learns labels and the other's hard predictions."""
 
     starts: ClassVar[tuple[str, str]] = ("kaiming", "xavier")
@@ -50,24 +46,6 @@ class CrossPseudoSupervision(Method):
         self.first = self.student(self.starts[0])
         self.second = self.student(self.starts[1])
         self.learnt = Learnt(self.settings.learnt)
-
-    def begin_stage(self, stage: str, step: int, data: TwoStream, folder: Path) -> None:
-        """Watch a new run's loss from its first step on, also where its weights are another run's."""
-        if step == 0:
-            self.learnt.forget()
-
-    def ramp(self, progress: Progress) -> float:
-        """Return the ramp-up of the cross supervision: 0 before the start and until the labels are learnt."""
-        own, learnt = self.settings, self.learnt.since()
-        return 0.0 if learnt is None else ramp_of(own.rampup_steps, progress, own.start, not_before=learnt)
-
-    def wants_unlabelled(self, progress: Progress) -> bool:
-        """Whether the cross supervision counts yet."""
-        return self.ramp(progress) > 0
-
-    def closing_note(self) -> str | None:
-        """Tell where the unlabelled patches were never used."""
-        return self.learnt.closing_note()
 
     def losses(self, batch: Batch, progress: Progress) -> StepOutput:
         """Return both supervised losses and the cross supervision of both networks."""

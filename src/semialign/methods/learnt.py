@@ -1,13 +1,18 @@
-"""Whether a network has learnt its labels: the running mean of its supervised loss has come down to a limit."""
+"""Labels first: whether a network has learnt them, and methods that use unlabelled patches only then."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from semialign.common.ranks import sum_of_ranks
+from semialign.common.schedules import ramp_of
 from semialign.common.types import Progress
+from semialign.data.loader import TwoStream
+from semialign.methods.base import Method
 
 
 class Learnt(nn.Module):
@@ -57,3 +62,28 @@ class Learnt(nn.Module):
             f"the unlabelled cases were not used: the labels were not learnt in this time (supervised loss "
             f"{float(self.mean):.2f}, learnt={self.limit:g}); train longer, or set learnt=null"
         )
+
+
+class LabelsFirst(Method):
+    """A method that trains on labels alone until they are learnt; its settings have ``start`` and ``rampup_steps``."""
+
+    learnt: Learnt
+
+    def begin_stage(self, stage: str, step: int, data: TwoStream, folder: Path) -> None:
+        """Watch a new run's loss from its first step on, also where its weights are another run's."""
+        if step == 0:
+            self.learnt.forget()
+
+    def ramp(self, progress: Progress) -> float:
+        """Return the ramp-up of what unlabelled patches teach: 0 before the start and until the labels are learnt."""
+        own: Any = self.settings
+        learnt = self.learnt.since()
+        return 0.0 if learnt is None else ramp_of(own.rampup_steps, progress, own.start, not_before=learnt)
+
+    def wants_unlabelled(self, progress: Progress) -> bool:
+        """Whether unlabelled patches count yet."""
+        return self.ramp(progress) > 0
+
+    def closing_note(self) -> str | None:
+        """Tell where the unlabelled patches were never used."""
+        return self.learnt.closing_note()

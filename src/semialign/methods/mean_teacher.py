@@ -1,20 +1,16 @@
 """Mean teacher (Tarvainen and Valpola, NeurIPS 2017) for segmentation; by default with CutMix and pseudo-labels."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from semialign.common.ema import ema_decay, frozen_copy, update_ema
 from semialign.common.errors import require_known
-from semialign.common.schedules import ramp_of
 from semialign.common.types import Batch, Output, Progress, StepOutput, View
-from semialign.data.loader import TwoStream
 from semialign.data.transforms import random_cuboid, strong
 from semialign.losses.segmentation import dice_ce
-from semialign.methods.base import Method
-from semialign.methods.learnt import Learnt
+from semialign.methods.learnt import LabelsFirst, Learnt
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ class MeanTeacherSettings:
     """``teacher`` or ``student``."""
 
 
-class MeanTeacher(Method):
+class MeanTeacher(LabelsFirst):
     """``0.5 (CE + Dice)`` on labels, and agreement with the moving average's predictions on unlabelled patches."""
 
     Settings = MeanTeacherSettings
@@ -58,11 +54,6 @@ class MeanTeacher(Method):
         self.network = self.student()
         self.teacher = frozen_copy(self.network)
         self.learnt = Learnt(self.settings.learnt)
-
-    def begin_stage(self, stage: str, step: int, data: TwoStream, folder: Path) -> None:
-        """Watch a new run's loss from its first step on, also where its weights are another run's."""
-        if step == 0:
-            self.learnt.forget()
 
     def losses(self, batch: Batch, progress: Progress) -> StepOutput:
         """Return the supervised and the consistency loss."""
@@ -87,15 +78,6 @@ class MeanTeacher(Method):
             log = {"ramp": ramp, "sure": sure.mean()}
         return StepOutput(losses, [view], log)
 
-    def ramp(self, progress: Progress) -> float:
-        """Return the ramp-up of the consistency: 0 before the start and until the labels are learnt."""
-        own, learnt = self.settings, self.learnt.since()
-        return 0.0 if learnt is None else ramp_of(own.rampup_steps, progress, own.start, not_before=learnt)
-
-    def wants_unlabelled(self, progress: Progress) -> bool:
-        """Whether the consistency counts yet."""
-        return self.ramp(progress) > 0
-
     @torch.no_grad()
     def targets(self, weak: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
         """Return the teacher's probabilities (U, C, *S) of the weak images and where they count (U, 1, *S), 0 or 1."""
@@ -113,10 +95,6 @@ class MeanTeacher(Method):
     def after_step(self, progress: Progress) -> None:
         """Move the teacher towards the student."""
         update_ema(self.teacher, self.network, ema_decay(self.settings.ema_decay, progress.step, progress.max_steps))
-
-    def closing_note(self) -> str | None:
-        """Tell where the unlabelled patches were never used."""
-        return self.learnt.closing_note()
 
     def predict(self, image: Tensor) -> Tensor:
         """Return the softmax of the teacher's (or student's) logits."""
