@@ -267,3 +267,13 @@ def test_damaged_store_is_one_line(store: Store, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="prepare") as error:
             list(batches(_loader(Store(tmp_path)), range(1), workers))
         assert "\n" not in str(error.value), "no worker's traceback"
+
+
+def test_epochs_count_the_voxels_of_a_patch_that_lie_in_the_image(store: Store) -> None:
+    # Two patches of 6 x 7 x 8 a step and rank, of five cases of 10 x 12 x 14.
+    assert _loader(store).label_epochs() == pytest.approx(2 * 6 * 7 * 8 / (5 * 10 * 12 * 14))
+    assert _loader(store, world=3).label_epochs() == pytest.approx(3 * 2 * 6 * 7 * 8 / (5 * 10 * 12 * 14))
+    whole = _loader(store, labelled=["l1"], patch_size=(20, 20, 20))
+    assert whole.label_epochs() == 2.0
+    slices = _loader(store, dimensions=2, slice_axis=2, patch_size=(10, 12), spacing=(1.0, 1.0))
+    assert slices.label_epochs() == pytest.approx(2 / (5 * 14))

@@ -49,6 +49,35 @@ def test_without_a_limit_all_is_learnt() -> None:
     assert Learnt(None).since() == 0
 
 
+def test_labels_seen_often_enough_are_learnt_whatever_the_loss() -> None:
+    learnt = Learnt(0.1, epochs=5.0)
+    learnt.epochs_a_step = 0.5
+    assert _first_step(learnt, [9.0] * 9, 100) is None
+    assert _first_step(learnt, [9.0] * 10, 100) == 10
+    never = Learnt(0.1, epochs=None)
+    never.epochs_a_step = 0.5
+    assert _first_step(never, [9.0] * 20, 100) is None
+
+
+@pytest.mark.parametrize(("method", "step"), [("mean-teacher", 6), ("cps", 12)])
+def test_a_run_counts_the_epochs_that_each_network_saw(
+    method: str,
+    step: int,
+    small_train: Callable[..., Path],
+    any_case: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from semialign.data.loader import TwoStream
+    from semialign.training.checkpoint import load_checkpoint
+
+    monkeypatch.setattr(TwoStream, "label_epochs", lambda self: 1 / 6)
+    limits = {"start": 0.0, "learnt": 0.0, "learnt_epochs": 1.0}
+    run = small_train(any_case._replace(method=method), tmp_path / "run", steps=14, **limits)
+    # Of CPS each network learns one of a step's two labelled patches.
+    assert int(load_checkpoint(run / "last.pt")["model"]["learnt.step"]) == step
+
+
 def test_a_run_too_short_says_that_it_used_no_unlabelled_case(
     small_train: Callable[..., Path], any_case: Any, tmp_path: Path
 ) -> None:

@@ -70,6 +70,13 @@ class TwoStream(Dataset[Batch]):
             total += torch.bincount(label[label >= 0], minlength=num_classes)
         return total
 
+    def label_epochs(self) -> float:
+        """Return how often a step, of all ranks together, sees a voxel of the labelled cases, on average."""
+        shapes = np.array([self.store.about(case)["shape"] for case in self.cases["labelled"]], dtype=np.float64)
+        axis, patch = self.plan.slice_axis, self.plan.patch_size
+        inside = np.minimum(shapes, patch if axis is None else with_axis(patch, axis, 1)).prod(1)
+        return float(self.batch["labelled"] * self.world * inside.mean() / shapes.prod(1).sum())
+
     def __getitem__(self, step: int) -> Batch:
         """Return the batch of ``step``."""
         threads = torch.get_num_threads()

@@ -23,6 +23,8 @@ class CrossPseudoSettings:
     """Share of the run that trains on labels alone."""
     learnt: float | None = 0.15
     """Loss on labels ((CE + Dice) / 2, running mean) that ends the part on labels alone; null: ``start`` alone does."""
+    learnt_epochs: float | None = 500.0
+    """Times that each network has seen every labelled voxel, on average, which end that part too."""
     apart: bool = True
     """Whether in that part each network learns a half of the labelled patches of its own, which makes a step cheaper;
     else both learn all, as published."""
@@ -45,7 +47,8 @@ class CrossPseudoSupervision(LabelsFirst):
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         self.first = self.student(self.starts[0])
         self.second = self.student(self.starts[1])
-        self.learnt = Learnt(self.settings.learnt)
+        self.learnt = Learnt(self.settings.learnt, self.settings.learnt_epochs)
+        self.share_of_labels = 0.5 if self.settings.apart else 1.0
 
     def losses(self, batch: Batch, progress: Progress) -> StepOutput:
         """Return both supervised losses and the cross supervision of both networks."""

@@ -18,15 +18,17 @@ from semialign.methods.base import Method
 class Learnt(nn.Module):
     """Watches a supervised loss until its running mean reaches ``limit``; with none, all is learnt from the start.
 
-    The mean is over some fiftieth of the run and, in training by several processes, over all of them.
+    The mean is over some fiftieth of the run and, in training by several processes, over all of them. Once the labels
+    have been seen ``epochs`` times they count as learnt, whatever the loss: what they could teach, they have taught.
     """
 
     mean: Tensor
     step: Tensor
 
-    def __init__(self, limit: float | None) -> None:
+    def __init__(self, limit: float | None, epochs: float | None = None) -> None:
         super().__init__()
-        self.limit = limit
+        self.limit, self.epochs = limit, epochs
+        self.epochs_a_step = 0.0
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self.forget()
@@ -51,7 +53,8 @@ class Learnt(nn.Module):
         ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
         shared = sum_of_ranks(loss().detach().float().clone()) / ranks
         self.mean.lerp_(shared, max(1 / (progress.step + 1), min(50 / progress.max_steps, 0.1)))
-        if float(self.mean) <= self.limit:
+        seen = (progress.step + 1) * self.epochs_a_step
+        if float(self.mean) <= self.limit or (self.epochs is not None and seen >= self.epochs):
             self.step.fill_(progress.step + 1)
 
     def closing_note(self) -> str | None:
@@ -60,7 +63,7 @@ class Learnt(nn.Module):
             return None
         return (
             f"the unlabelled cases were not used: the labels were not learnt in this time (supervised loss "
-            f"{float(self.mean):.2f}, learnt={self.limit:g}); train longer, or set learnt=null"
+            f"{float(self.mean):.2f}, learnt={self.limit:g}) nor seen often enough; train longer, or set learnt=null"
         )
 
 
@@ -68,9 +71,11 @@ class LabelsFirst(Method):
     """A method that trains on labels alone until they are learnt; its settings have ``start`` and ``rampup_steps``."""
 
     learnt: Learnt
+    share_of_labels = 1.0  # of a step's labelled patches, that one network learns while labels alone train
 
     def begin_stage(self, stage: str, step: int, data: TwoStream, folder: Path) -> None:
         """Watch a new run's loss from its first step on, also where its weights are another run's."""
+        self.learnt.epochs_a_step = data.label_epochs() * self.share_of_labels
         if step == 0:
             self.learnt.forget()
 

@@ -23,6 +23,8 @@ class MeanTeacherSettings:
     """Share of the run that trains on labels alone: a teacher that knows nothing teaches nothing, and costs time."""
     learnt: float | None = 0.15
     """Supervised loss (running mean) that ends the part on labels alone; null: ``start`` alone does."""
+    learnt_epochs: float | None = 500.0
+    """Times that every labelled voxel has been seen, on average, which end that part too, whatever the loss."""
     rampup_steps: int | None = None
     """Steps of the sigmoid ramp-up after the start (default: 0.4 of what is left of the run)."""
     consistency: str = "pseudo-label"
@@ -53,7 +55,7 @@ class MeanTeacher(LabelsFirst):
         require_known(self.settings.consistency, ("pseudo-label", "squared-error"), "consistency")
         self.network = self.student()
         self.teacher = frozen_copy(self.network)
-        self.learnt = Learnt(self.settings.learnt)
+        self.learnt = Learnt(self.settings.learnt, self.settings.learnt_epochs)
 
     def losses(self, batch: Batch, progress: Progress) -> StepOutput:
         """Return the supervised and the consistency loss."""
