@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from semialign.common.errors import UserError
 from semialign.data.plan import Budget, Normalisation, Plan, budget_at_hand, load_plan, make_plan, write_plan
 
-PROCESSOR = Budget("processor", 96_000, 256 * 256, (16, 32, 64, 128, 128, 128), 4, 0.5, 0.25)
-GPU = Budget("gpu with 80 GiB", 128**3, 512 * 512, (32, 64, 128, 256, 320, 320), 8, 1.0, 0.0)
+PROCESSOR = Budget("processor", 96_000, 256 * 256, 256 * 256, (16, 32, 64, 128, 128, 128), 4, 0.5, 0.25)
+GPU = Budget("gpu with 80 GiB", 128**3, 512 * 512, 512 * 512, (32, 64, 128, 256, 320, 320), 8, 1.0, 0.0)
 BUDGETS = {"processor": PROCESSOR, "gpu": GPU}
 NUMBERS = {"low": -100.0, "high": 200.0, "mean": 30.0, "std": 50.0}
 

@@ -52,7 +52,7 @@ def planned(recipe: str) -> Any:
         "median_spacing": None if pictures else [1.4, 1.4, 3.0],
         "intensities": [{"low": -100.0, "high": 300.0, "mean": 80.0, "std": 90.0}],
     }
-    budget = Budget("tests", 64**3, 256**2, (8, 16, 32), 4, 1.0, 0.0)
+    budget = Budget("tests", 64**3, 256**2, 256**2, (8, 16, 32), 4, 1.0, 0.0)
     plan = make_plan(seen, channel_names=["CT"], class_names=["background", "a", "b"], budget=budget)
     return laid_over(plan, load_recipe(recipe).get("plan") or {}, recipe)
 

@@ -79,6 +79,11 @@ class Plan:
     version: int = VERSION
     """Of this file's form."""
 
+    @property
+    def for_pictures(self) -> bool:
+        """Whether cases are pictures, neither volumes nor slices of them."""
+        return self.dimensions == 2 and self.slice_axis is None
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -88,7 +93,9 @@ class Budget:
     voxels: int
     """Of a 3D patch."""
     pixels: int
-    """Of a picture, or of a patch of a slice."""
+    """Of a patch of a slice."""
+    picture: int
+    """Pixels that a picture is resized to, at most."""
     widths: tuple[int, ...]
     batch: int
     """Labelled pictures or slices a step; volumes take 2."""
@@ -105,6 +112,7 @@ def budget_at_hand(accelerator: str = "auto") -> Budget:
     The processor's is set for steps of a fifth of a second on two cores: there, context is worth more than depth, so
     that volumes larger than four patches are seen slice by slice. Every second labelled volume has an unlabelled one
     beside it: a step with as many takes three times a step on labels, so that in the same time less is learned.
+    Pictures are small, because many steps on them teach more than fine ones.
     Pictures and slices, which are mixed with one another, do better with as many. The GPU's follows its memory: a 3D
     U-Net of width 32 at bfloat16 takes some 5 kB a voxel.
     Raises :class:`UserError` where a GPU is asked for and none is there.
@@ -116,8 +124,10 @@ def budget_at_hand(accelerator: str = "auto") -> Budget:
     if accelerator in ("auto", "cuda", "gpu") and torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory
         voxels = int(min(160**3, max(64**3, memory / (2 * 5_000 * 4))))
-        return Budget(f"gpu with {memory >> 30} GiB", voxels, 512 * 512, (32, 64, 128, 256, 320, 320), 8, 1.0, 0.0)
-    return Budget("processor", 96_000, 160 * 160, (16, 32, 64, 128, 128, 128), 4, 0.5, 0.25)
+        return Budget(
+            f"gpu with {memory >> 30} GiB", voxels, 512 * 512, 512 * 512, (32, 64, 128, 256, 320, 320), 8, 1.0, 0.0
+        )
+    return Budget("processor", 96_000, 160 * 160, 96 * 96, (16, 32, 64, 128, 128, 128), 4, 0.5, 0.25)
 
 
 def make_plan(
@@ -147,9 +157,9 @@ def make_plan(
         spacing, size = _target_spacing(spacing, size, most, budget.coverage)
         patch = _patch(size, spacing, most, len(budget.widths))
     else:
-        shrink = min(1.0, math.sqrt(budget.pixels / float(size.prod())))
+        shrink = min(1.0, math.sqrt(budget.picture / float(size.prod())))
         patch = np.array([max(32, 32 * round(n * shrink / 32)) for n in size])
-        while patch.prod() > budget.pixels and patch.max() > 32:
+        while patch.prod() > budget.picture and patch.max() > 32:
             patch[patch.argmax()] -= 32  # rounding went up
         picture_size = tuple(int(n) for n in patch)
     strides, kernels = _pooling(patch, spacing if spacing is not None else np.ones(2), len(budget.widths))

@@ -114,7 +114,7 @@ def _made_plan(dataset: Dataset, fingerprint: dict[str, Any], accelerator: str, 
 def _require_fit(plan: Plan, dataset: Dataset, fingerprint: dict[str, Any], made: str, mend: str) -> None:
     if len(plan.normalisation) != len(dataset.channel_names):
         raise UserError(f"{made} {len(plan.normalisation)} channels, not {len(dataset.channel_names)}; {mend}")
-    pictures = plan.dimensions == 2 and plan.slice_axis is None
+    pictures = plan.for_pictures
     if pictures != fingerprint["picture"]:
         kinds = "pictures, not volumes" if pictures else "volumes, not pictures"
         raise UserError(f"{made} {kinds}{' (whose slices need a slice_axis)' if pictures else ''}; {mend}")
