@@ -38,7 +38,7 @@ class TrainingSettings:
     weight_decay: float = 0.01
     """On all weights; AdamW's is decoupled, SGD's is not (1e-4 there)."""
     lr_decay_steps: int | None = None
-    """Steps after which the learning rate is 0 (default: ``steps``)."""
+    """Steps after which the learning rate is 0 (default: ``steps``, or when ``minutes`` are over)."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises linearly from 0."""
     clip_norm: float | None = 12.0

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -331,6 +332,16 @@ def test_ends_near_the_limit(
     assert rates[-1] < 0.25 * rates[0], "the learning rate has come down by then"
     assert load_checkpoint(loop.run / "last.pt")["place"]["steps_done"] == len(method.after)
     assert _rows(loop.run / "validation.csv")[-1]["step"] == str(len(method.after))
+
+
+def test_the_learning_rate_follows_the_clock_where_steps_become_slower(run_loop: Run, clock: _Clock) -> None:
+    # 10 s of fast steps; of all steps that is more than a half, of the time a third.
+    loop, _ = run_loop(_timed(clock, lambda n: 0.1 if n <= 100 else 0.25), minutes=0.5, log_steps=1)
+    rows = [(float(row["seconds"]), float(row["lr"])) for row in _rows(loop.run / "log.csv")]
+    known = [(now, rate) for (now, _), (_, rate) in pairwise(rows) if 2 < now < 10 or now > 16]
+    assert len(known) > 100
+    for now, rate in known:  # the new pace is known some steps after it has come
+        assert (rate / rows[0][1]) ** (1 / 0.9) == pytest.approx(1 - now / 30, abs=0.02)
 
 
 def test_every_stage_has_its_share_of_the_time(run_loop: Run, clock: _Clock) -> None:

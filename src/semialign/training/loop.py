@@ -65,6 +65,7 @@ class Loop:
         self.first = fabric.is_global_zero
         self.loggers = loggers
         self.stage_steps = settings.steps
+        self.limit: TimeLimit | None = None
         self.means = Means(state["means"] if state else None)
         self.learning = {name for name, parameter in method.named_parameters() if parameter.requires_grad}
         if self.first:
@@ -84,10 +85,10 @@ class Loop:
     def _run_stage(self, stage: str) -> None:
         asked, settings, place = self.method.stage_settings(stage), self.settings, self.place
         module, optimisers = self._set_up(stage, asked.parameters)
-        limit, steps = None, max(1, round(settings.steps * asked.share))
+        self.limit, steps = None, max(1, round(settings.steps * asked.share))
         if settings.minutes:
-            limit = TimeLimit(settings.minutes * 60 * asked.share, step=place.step, spent=place.stage_seconds)
-            steps = limit.steps
+            self.limit = TimeLimit(settings.minutes * 60 * asked.share, step=place.step, spent=place.stage_seconds)
+            steps = self.limit.steps
         if place.step >= steps:
             return
         before = sum(self.method.stage_settings(s).share for s in self.method.stages[: self.method.stages.index(stage)])
@@ -96,12 +97,12 @@ class Loop:
         self.method.begin_stage(stage, place.step, data, self.run)
         module.train()
         self.stage_steps = steps
-        for batch in self._batches(data, range(place.step, 2**40 if limit else steps)):
+        for batch in self._batches(data, range(place.step, 2**40 if self.limit else steps)):
             self.means.add(self._step(module, optimisers, self.fabric.to_device(batch), self._progress()))
             place.step, place.steps_done = place.step + 1, place.steps_done + 1
             place.stage_seconds = time.monotonic() - started
             place.seconds = earlier + place.stage_seconds
-            self.stage_steps = steps = self._steps_of(limit) if limit else steps
+            self.stage_steps = steps = self._steps_of(self.limit) if self.limit else steps
             done = place.step >= steps
             if place.step % settings.log_steps == 0 or done:
                 self._write_log(optimisers)
@@ -144,7 +145,10 @@ class Loop:
     def _step(self, module: Any, optimisers: list[Any], batch: Any, progress: Progress) -> dict[str, torch.Tensor]:
         settings = self.settings
         seed_step(settings.seed, "step", progress.stage, progress.step, self.fabric.global_rank)
-        decay = poly(progress.step, settings.lr_decay_steps or progress.max_steps)
+        if self.limit and settings.lr_decay_steps is None:
+            decay = poly(self.limit.share, 1.0)
+        else:
+            decay = poly(progress.step, settings.lr_decay_steps or progress.max_steps)
         warm = min(1.0, (progress.step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
         for optimiser in optimisers:
             for group in optimiser.param_groups:
@@ -191,10 +195,12 @@ class Loop:
         yield from batches(data, range(self.place.step, steps.stop), self.workers)
 
     def _steps_of(self, limit: TimeLimit) -> int:
-        step = self.place.step
+        step, spent = self.place.step, self.place.stage_seconds
+        limit.advance(step)
         if limit.due(step):
             # All ranks must agree on the last step, so the first one's clock counts.
-            limit.plan(step, int(self.fabric.broadcast(limit.estimate(step, self.place.stage_seconds))))
+            steps, spent = self.fabric.broadcast((limit.estimate(step, spent), spent))
+            limit.plan(step, int(steps), spent)
         return limit.steps
 
     def _due(self, step: int, steps: int, times: int, before: float, share: float) -> bool:

@@ -16,6 +16,14 @@ class TimeLimit:
         self.last = (step, spent)
         self.steps = step + self._fitting(spent / step, spent) if step else FIRST
         self.next = step + 1
+        self.share = spent / seconds if step else 0.0
+
+    def advance(self, step: int) -> None:
+        """Move ``share``, how much of the stage's time is over, on to where it is after ``step`` steps.
+
+        The share of the steps is another: where steps become slower, fewer are left, and it leaps.
+        """
+        self.share += (1 - self.share) / max(self.steps - step + 1, 1)
 
     def due(self, step: int) -> bool:
         """Whether ``step`` steps done are enough for a new estimate, or all that were planned."""
@@ -29,9 +37,9 @@ class TimeLimit:
         # A step that was not planned as the last one is followed by another, which then is.
         return step + (fitting if step >= self.steps else max(fitting, 1))
 
-    def plan(self, step: int, steps: int) -> None:
-        """Take ``steps`` as the stage's number from ``step`` on."""
-        self.steps = steps
+    def plan(self, step: int, steps: int, spent: float) -> None:
+        """Take ``steps`` as the stage's number from ``step`` on, at ``spent`` seconds."""
+        self.steps, self.share = steps, min(1.0, spent / self.seconds)
         self.next = step + max(1, min(LONGEST, (steps - step) // 10))
 
     def _fitting(self, pace: float, spent: float) -> int:
