@@ -75,7 +75,8 @@ class LabelsFirst(Method):
 
     def begin_stage(self, stage: str, step: int, data: TwoStream, folder: Path) -> None:
         """Watch a new run's loss from its first step on, also where its weights are another run's."""
-        self.learnt.epochs_a_step = data.label_epochs() * self.share_of_labels
+        if self.learnt.limit is not None:
+            self.learnt.epochs_a_step = data.label_epochs() * self.share_of_labels
         if step == 0:
             self.learnt.forget()
 
