@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from semialign.common.errors import UserError
 from semialign.data.plan import Budget, Normalisation, Plan, budget_at_hand, load_plan, make_plan, write_plan
 
-PROCESSOR = Budget("processor", 96_000, 256 * 256, 256 * 256, (16, 32, 64, 128, 128, 128), 4, 0.5, 0.25)
-GPU = Budget("gpu with 80 GiB", 128**3, 512 * 512, 512 * 512, (32, 64, 128, 256, 320, 320), 8, 1.0, 0.0)
+PROCESSOR = Budget("processor", 96_000, 112 * 112, 256 * 256, (16, 32, 64, 128, 128, 128), 4, 0.5, 0.25, 0.5)
+GPU = Budget("gpu with 80 GiB", 128**3, 512 * 512, 512 * 512, (32, 64, 128, 256, 320, 320), 8, 1.0, 0.0, 0.0)
 BUDGETS = {"processor": PROCESSOR, "gpu": GPU}
 NUMBERS = {"low": -100.0, "high": 200.0, "mean": 30.0, "std": 50.0}
 
@@ -35,14 +35,15 @@ def planned(fingerprint: dict[str, Any], budget: Budget, channels: tuple[str, ..
     return make_plan(fingerprint, channel_names=channels, budget=budget, **more)
 
 
-def require_sound(plan: Plan, budget: Budget, spacing: tuple[float, ...] | None) -> None:
+def require_sound(plan: Plan, budget: Budget, spacing: Any) -> None:
     """What a network of this plan relies on."""
     strides, kernels = np.array(plan.strides), np.array(plan.kernels)
     assert len(plan.widths) == len(strides) == len(kernels) <= len(budget.widths)
     assert plan.widths == budget.widths[: len(strides)]
     assert not (np.array(plan.patch_size) % strides.prod(0)).any()
     assert (np.array(plan.patch_size) // strides.prod(0)).min() >= 1
-    assert np.prod(plan.patch_size) <= (budget.voxels if plan.dimensions == 3 else budget.pixels)
+    most = budget.voxels if plan.dimensions == 3 else budget.pixels if plan.picture_size is None else budget.picture
+    assert np.prod(plan.patch_size) <= most
     assert set(strides.ravel()) <= {1, 2}
     assert (strides[0] == 1).all()
     assert (strides[1:].max(1) == 2).all()  # a level that halves nothing would be wasted
@@ -85,7 +86,14 @@ def test_large_volumes_are_seen_slice_by_slice_on_a_processor(kind: str) -> None
     assert (plan.dimensions, plan.slice_axis is not None) == ((2, True) if large else (3, False))
     if large:
         assert plan.slice_axis == (0 if kind == "sagittal" else 2), "across the thick slices"
-        require_sound(plan, PROCESSOR, None)
+        axes = [axis for axis in range(3) if axis != plan.slice_axis]
+        across, pixel = np.array(size)[axes], np.array(spacing)[axes]
+        require_sound(plan, PROCESSOR, pixel)
+        assert plan.spacing is not None
+        factor = np.array(plan.spacing) / pixel
+        # As fine as a patch of the budget can be that covers half of a slice; twice as coarse as the scans at most.
+        assert PROCESSOR.pixels >= 0.5 * (across / factor).prod() or (factor > 1.9).all()
+        assert (factor < 1.001).all() or PROCESSOR.pixels < 0.5 * (across / factor * 1.06).prod()
     assert planned(seen(size, spacing), GPU, dimensions=None) == planned(seen(size, spacing), GPU)
 
 

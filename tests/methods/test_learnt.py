@@ -74,7 +74,7 @@ def test_a_run_counts_the_epochs_that_each_network_saw(
     monkeypatch.setattr(TwoStream, "label_epochs", lambda self: 1 / 6)
     limits = {"start": 0.0, "learnt": 0.0, "learnt_epochs": 1.0}
     run = small_train(any_case._replace(method=method), tmp_path / "run", steps=14, **limits)
-    # Of CPS each network learns one of a step's two labelled patches.
+    # Of CPS each network learns in every second step.
     assert int(load_checkpoint(run / "last.pt")["model"]["learnt.step"]) == step
 
 

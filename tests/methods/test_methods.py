@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +15,8 @@ from semialign.common.errors import UserError
 from semialign.common.types import Progress
 from semialign.losses.segmentation import dice_ce
 from semialign.methods.base import build_method, make_optimiser, method_class, plugin_class, require_network
-from semialign.methods.cps import halves
 from semialign.methods.mean_teacher import noisy
+from semialign.training.checkpoint import load_checkpoint
 
 MIDDLE = Progress("train", 60, 100)
 CLASSIC = {"consistency": "squared-error", "start": 0.0, "mix": 0.0}
@@ -333,31 +334,39 @@ def test_labels_alone_until_they_are_learnt(small_method: Make, small_batch: Mak
 
 
 @pytest.mark.parametrize("name", ["cps", "ga-cps"])
-def test_two_networks_wait_for_their_labels_too_each_on_patches_of_its_own(
+def test_two_networks_wait_for_their_labels_too_and_take_turns(
     small_method: Make, small_batch: Make, name: str
 ) -> None:
     method, batch = small_method(name, start=0.3, learnt=0.5, rampup_steps=10), small_batch()
     seen: dict[str, Tensor] = {}
     for network in ("first", "second"):
         getattr(method, network).register_forward_pre_hook(lambda m, args, n=network: seen.update({n: args[0]}))
-    for step in (0, 60):
-        terms = _step(method, batch, Progress("train", step, 100))[1]
-        assert "cross" not in terms
-        assert torch.equal(torch.cat([seen["first"], seen["second"]]), batch.image_l), "each a half"
-    # What is watched has the scale of CE and Dice, also where the loss is another.
-    logits = [getattr(method, n)(seen[n]).logits for n in ("first", "second")]
-    expected = torch.stack([dice_ce(one, label) for one, label in zip(logits, batch.label_l.split(1), strict=True)])
-    torch.testing.assert_close(method.learnt.mean, expected.mean().detach(), rtol=1e-4, atol=1e-5)
-    method.learnt.see(lambda: torch.tensor(-100.0), Progress("train", 60, 100))
-    assert _step(method, batch, Progress("train", 61, 100))[1]["ramp"].item() == pytest.approx(math.exp(-5))
+    watched = []
+    for step, network in ((0, "first"), (1, "second"), (60, "first"), (61, "second")):
+        seen.clear()
+        method.zero_grad()
+        total, terms = _step(method, batch, Progress("train", step, 100))
+        total.backward()
+        assert terms.keys() == {f"supervised {network}"}
+        assert seen.keys() == {network}, "the other one rests"
+        assert torch.equal(seen[network], batch.image_l)
+        assert {n.split(".")[0] for n, p in method.named_parameters() if p.grad is not None} == {network}
+        # What is watched has the scale of CE and Dice, also where the loss is another.
+        watched.append(dice_ce(getattr(method, network)(batch.image_l).logits, batch.label_l).detach())
+        if step == 1:
+            torch.testing.assert_close(method.learnt.mean, torch.stack(watched).mean(), rtol=1e-4, atol=1e-5)
+    method.learnt.see(lambda: torch.tensor(-100.0), Progress("train", 61, 100))
+    assert _step(method, batch, Progress("train", 62, 100))[1]["ramp"].item() == pytest.approx(math.exp(-5))
     for network in ("first", "second"):
         assert torch.equal(seen[network], torch.cat([batch.image_l, batch.image_u]))
 
 
-def test_halves_cover_all_patches() -> None:
-    assert [[list(range(n))[half] for half in halves(n)] for n in (1, 2, 5)] == [
-        [[0], [0]], [[0], [1]], [[0, 1, 2], [2, 3, 4]],
-    ]  # fmt: skip
+def test_a_network_that_rests_keeps_its_weights(small_train: Make, any_case: Any, tmp_path: Path) -> None:
+    run = small_train(any_case._replace(method="cps"), tmp_path / "run", steps=1)
+    trained = load_checkpoint(run / "last.pt")
+    states = trained["optimisers"][0]["state"].values()
+    moved = sum(any(isinstance(value, Tensor) for value in state.values()) for state in states)
+    assert moved == sum(name.startswith("first.") for name in trained["model"]), "the first network alone"
 
 
 @pytest.mark.parametrize("mix", [0.0, 1.0])

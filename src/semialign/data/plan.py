@@ -102,8 +102,10 @@ class Budget:
     unlabelled: float
     """Unlabelled patches of volumes a step for each labelled one; pictures and slices take one each."""
     coverage: float
-    """Volumes of which a 3D patch covers less than this share are planned slice by slice; what is planned is coarsened
-    until a patch covers as much, at most by a factor of 2 an axis."""
+    """Volumes of which a 3D patch covers less than this share are planned slice by slice; others are coarsened until a
+    patch covers as much, at most by a factor of 2 an axis."""
+    slice_coverage: float
+    """Slices are coarsened until a patch covers this share of one, at most by a factor of 2 an axis."""
 
 
 def budget_at_hand(accelerator: str = "auto") -> Budget:
@@ -112,7 +114,7 @@ def budget_at_hand(accelerator: str = "auto") -> Budget:
     The processor's is set for steps of a fifth of a second on two cores: there, context is worth more than depth, so
     that volumes larger than four patches are seen slice by slice. Every second labelled volume has an unlabelled one
     beside it: a step with as many takes three times a step on labels, so that in the same time less is learned.
-    Pictures are small, because many steps on them teach more than fine ones.
+    Pictures and slices are small, because many steps on them teach more than fine ones.
     Pictures and slices, which are mixed with one another, do better with as many. The GPU's follows its memory: a 3D
     U-Net of width 32 at bfloat16 takes some 5 kB a voxel.
     Raises :class:`UserError` where a GPU is asked for and none is there.
@@ -125,9 +127,9 @@ def budget_at_hand(accelerator: str = "auto") -> Budget:
         memory = torch.cuda.get_device_properties(0).total_memory
         voxels = int(min(160**3, max(64**3, memory / (2 * 5_000 * 4))))
         return Budget(
-            f"gpu with {memory >> 30} GiB", voxels, 512 * 512, 512 * 512, (32, 64, 128, 256, 320, 320), 8, 1.0, 0.0
+            f"gpu with {memory >> 30} GiB", voxels, 512 * 512, 512 * 512, (32, 64, 128, 256, 320, 320), 8, 1.0, 0.0, 0.0
         )
-    return Budget("processor", 96_000, 160 * 160, 96 * 96, (16, 32, 64, 128, 128, 128), 4, 0.5, 0.25)
+    return Budget("processor", 96_000, 112 * 112, 96 * 96, (16, 32, 64, 128, 128, 128), 4, 0.5, 0.25, 0.5)
 
 
 def make_plan(
@@ -150,11 +152,12 @@ def make_plan(
     picture_size: tuple[int, ...] | None = None
     axis: int | None = None
     if volumes:
-        spacing, most = np.array(fingerprint["median_spacing"], float), budget.voxels
+        spacing, most, share = np.array(fingerprint["median_spacing"], float), budget.voxels, budget.coverage
         if dimensions == 2 or (dimensions is None and size.prod() * budget.coverage > most):
             axis = slice_axis if slice_axis in (0, 1, 2) else _coarsest(spacing)
-            size, spacing, most = np.delete(size, axis), np.delete(spacing, axis), budget.pixels
-        spacing, size = _target_spacing(spacing, size, most, budget.coverage)
+            size, spacing = np.delete(size, axis), np.delete(spacing, axis)
+            most, share = budget.pixels, budget.slice_coverage
+        spacing, size = _target_spacing(spacing, size, most, share)
         patch = _patch(size, spacing, most, len(budget.widths))
     else:
         shrink = min(1.0, math.sqrt(budget.picture / float(size.prod())))

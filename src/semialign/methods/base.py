@@ -56,6 +56,7 @@ class Method(nn.Module, ABC):
     Settings: ClassVar[type] = NoSettings
     takes_plugins: ClassVar[bool] = True
     dimensions: ClassVar[tuple[int, ...]] = (2, 3)
+    may_rest: ClassVar[bool] = False  # whether a step may leave a network out; several processes must know beforehand
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from semialign.common.errors import UserError
 from semialign.common.types import Batch, Output, Progress
 from semialign.data.loader import TwoStream
 from semialign.losses.class_weights import DifficultyWeights, DistributionWeights, class_counts
@@ -19,10 +20,12 @@ from semialign.methods.cps import CrossPseudoSettings, CrossPseudoSupervision, a
 class DualDebiasedSettings(CrossPseudoSettings):
     """Settings of ``dhc``: those of ``cps``."""
 
+    start: float = 0.3
+    """Share of the run that trains on labels alone."""
     learnt: float | None = None
     """As in ``cps``; by default ``start`` alone counts, as published."""
     apart: bool = False
-    """As in ``cps``; the weights are of both networks on the same patches."""
+    """Must be false: the classes' weights come from both networks on the same patches."""
     on_labelled: bool = True
     """Whether the networks supervise each other on labelled patches too, as the paper does."""
 
@@ -36,6 +39,8 @@ class DualDebiased(CrossPseudoSupervision):
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
+        if self.settings.apart:
+            raise UserError("dhc: apart must be false: the classes' weights come from both networks")
         self.difficulty = DifficultyWeights(self.first.num_classes)
         self.distribution = DistributionWeights(self.first.num_classes)
         self._next: tuple[Tensor, Tensor] | None = None

@@ -40,9 +40,9 @@ class GradientAwareCrossPseudoSupervision(CrossPseudoSupervision):
         """Return ``GACE(keep_labelled) + GADice``."""
         return ga_loss(logits, label, keep=self.settings.keep_labelled, gamma=self.settings.gamma)
 
-    def watched(self, logits: Sequence[Tensor], labels: Sequence[Tensor], supervised: Sequence[Tensor]) -> Tensor:
+    def watched(self, logits: Sequence[Tensor], label: Tensor, supervised: Sequence[Tensor]) -> Tensor:
         """Return the loss of ``cps``: the gradient-aware one is of the hardest voxels, and has no common scale."""
-        return torch.stack([dice_ce(one, label) for one, label in zip(logits, labels, strict=True)]).mean()
+        return torch.stack([dice_ce(one, label) for one in logits]).mean()
 
     def cross_loss(self, logits: Tensor, pseudo: Tensor, which: int) -> Tensor:
         """Return ``GACE(keep_pseudo)``."""

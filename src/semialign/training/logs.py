@@ -27,7 +27,7 @@ class CsvLog:
     def add(self, row: Mapping[str, Any]) -> None:
         """Append a row and write the file; it stays readable whenever the process dies."""
         self.rows.append(dict(row))
-        if len(self.rows) == 1 or self.rows[0].keys() != row.keys():
+        if len(self.rows) == 1 or not row.keys() <= self.rows[0].keys():
             self._rewrite()
             return
         try:

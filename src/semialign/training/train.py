@@ -48,13 +48,15 @@ def train(
     """
     import torch
 
-    from semialign.methods.base import require_dimensions
+    from semialign.methods.base import method_class, require_dimensions
 
     name, training, own, plugins = resolve(method, recipe, settings or {})
     if devices < 1 or nodes < 1:
         raise UserError(f"--devices {devices} --nodes {nodes}: must be at least 1")
-    precision = _started_with(Path(output)) if resume and output else None
-    fabric = _fabric(accelerator, devices, nodes, precision or training.precision)
+    started = _started_with(Path(output)) if resume and output else {}
+    precision = started.get("precision")
+    kind = method_class(str(started.get("method", name)))
+    fabric = _fabric(accelerator, devices, nodes, str(precision or training.precision), may_rest=kind.may_rest)
     say = progress if progress is not None and fabric.is_global_zero else None
     preparing = partial(
         prepare,
@@ -194,7 +196,7 @@ def _require_sensible(training: TrainingSettings) -> None:
     require_known(training.augmentation, STRENGTHS, "augmentation")
 
 
-def _fabric(accelerator: str, devices: int, nodes: int, precision: str) -> Any:
+def _fabric(accelerator: str, devices: int, nodes: int, precision: str, *, may_rest: bool) -> Any:
     from datetime import timedelta
 
     import torch
@@ -210,7 +212,9 @@ def _fabric(accelerator: str, devices: int, nodes: int, precision: str) -> Any:
     if device.type == "cuda" and devices > torch.cuda.device_count():
         raise UserError(f"--devices {devices}: only {torch.cuda.device_count()} GPUs are seen here")
     # Preparing is done by the first rank; on a large data set the others wait for hours.
-    strategy: Any = DDPStrategy(timeout=timedelta(hours=12)) if devices * nodes > 1 else "auto"
+    strategy: Any = "auto"
+    if devices * nodes > 1:
+        strategy = DDPStrategy(timeout=timedelta(hours=12), find_unused_parameters=may_rest)
     fabric = Fabric(
         accelerator=device.type,
         devices=devices,
@@ -268,12 +272,12 @@ def _describe(
     }
 
 
-def _started_with(run: Path) -> str | None:
-    """Return the precision of the run in ``run``, which has to be known before the processes start."""
+def _started_with(run: Path) -> Mapping[str, Any]:
+    """Return the training settings of the run in ``run``: some have to be known before the processes start."""
     path = run / "config.yaml"
     config = read_yaml(path) if path.exists() else None
     training = config.get("training") if isinstance(config, dict) else None
-    return str(training["precision"]) if isinstance(training, dict) and "precision" in training else None
+    return training if isinstance(training, dict) else {}
 
 
 def _require_same_split(run: Path, split: Split) -> None:
