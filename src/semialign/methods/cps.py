@@ -12,7 +12,6 @@ from semialign.data.transforms import strong
 from semialign.losses.segmentation import cross_entropy, dice_ce
 from semialign.methods.learnt import LabelsFirst, Learnt
 
-
 NAMES = ("first", "second")
 
 
