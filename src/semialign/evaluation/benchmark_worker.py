@@ -25,7 +25,9 @@ def main() -> int:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process ends the others
     asked = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=[os.dup(sys.stdin.fileno())], daemon=True).start()
+    # A process forked from this one, as a loader's are, closes the input first, and would wait for its reader for ever.
+    sys.stdin = open(os.devnull)
     warnings.showwarning = lambda message, *rest, **more: _tell({"note": str(message)})  # type: ignore[assignment]
     from semialign.evaluation.benchmark_data import open_data
     from semialign.evaluation.benchmark_file import load_bench
@@ -63,9 +65,10 @@ def _tell(value: dict[str, Any]) -> None:
     print(f"\n{MARK}{json.dumps(value)}", flush=True)
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(pipe: int) -> None:
     # The parent keeps the other end open as long as it lives, however it ends.
-    sys.stdin.read()
+    while os.read(pipe, 1):
+        pass
     os._exit(1)
 
 
