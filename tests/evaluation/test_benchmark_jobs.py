@@ -75,6 +75,16 @@ def test_two_at_once_give_what_one_gives_and_one_that_dies_is_tried_again(trial,
     assert "side by side" not in (tmp_path / "one" / "bench.md").read_text(encoding="utf-8")
 
 
+def test_runs_side_by_side_load_with_processes_of_their_own(trial, tmp_path):
+    training = {"steps": 2, "workers": 1, "validations": 0}
+    file = trial(entries=ENTRIES[:1], training=training)
+    command = [sys.executable, "-m", "semialign.cli.main", "bench", str(file), "--output", str(tmp_path / "out")]
+    command += ["--jobs", "2", "--accelerator", "cpu"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300)  # it hung here for ever
+    assert done.returncode == 0, done.stderr
+    assert [run["state"] for run in told(tmp_path / "out")] == ["finished", "finished"]
+
+
 @pytest.mark.full
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="tells processes apart by /proc")
 def test_killed_it_leaves_no_process_and_a_second_call_ends_the_same(trial, stand, workers, tmp_path):

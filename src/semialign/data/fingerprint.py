@@ -8,7 +8,7 @@ import numpy as np
 from semialign.common.components import share_in_one_piece
 from semialign.common.seeding import numpy_rng
 from semialign.data.dataset import Case, Dataset, check_label, read_case
-from semialign.data.geometry import canonical_shape, canonical_spacing
+from semialign.data.geometry import canonical_extent, canonical_shape, canonical_spacing
 from semialign.data.image_io import read_label
 from semialign.data.leaks import content_of
 
@@ -22,19 +22,22 @@ def fingerprint_case(dataset: Dataset, case: Case, labelled: bool) -> dict[str, 
     """Check one case and describe it; ``labelled`` opens its label.
 
     Returns size and spacing (canonical axes), per channel a sample of intensities (from the foreground where there is a
-    label), voxels per class, the share of the foreground and of each class that is one piece, warnings, and what tells
-    a copy of the image (see :func:`content_of`). Raises :class:`UserError` for a faulty file.
+    label), voxels per class, the size of the box around the foreground, the share of the foreground and of each class
+    that is one piece, warnings, and what tells a copy of the image (see :func:`content_of`). Raises :class:`UserError`
+    for a faulty file.
     """
     image = read_case(case, len(dataset.channel_names))
     warnings = [f"{case.images[0].name}: {text}" for channel in image.array if (text := _outlier(channel)) is not None]
     counts: list[int] | None = None
     where: np.ndarray | None = None
+    extent: list[int] | None = None
     pieces: list[float | None] | None = None
     if labelled and case.label is not None:
         label, grid = read_label(case.label)
         check_label(case.label, label, grid, image.grid, dataset)
         counts = [int((label == value).sum()) for value in range(dataset.num_classes)]
         foreground = (label > 0) & (label < dataset.num_classes)
+        extent = list(canonical_extent(foreground, image.grid)) if foreground.any() else None
         pieces = [share_in_one_piece(mask) for mask in (foreground, *(label == c for c in range(1, len(counts))))]
         # CT windows follow the labelled structures; a picture's channels are described as a whole.
         where = np.flatnonzero(foreground) if foreground.any() and not image.grid.picture else None
@@ -51,6 +54,7 @@ def fingerprint_case(dataset: Dataset, case: Case, labelled: bool) -> dict[str, 
         "spacing": [round(float(s), 6) for s in canonical_spacing(image.grid)],
         "samples": [c.ravel()[where].astype(np.float32).tolist() for c in image.array],
         "voxels": counts,
+        "extent": extent,
         "pieces": pieces,
         "warnings": warnings,
         "content": content_of(image),
@@ -69,6 +73,7 @@ def summarise(dataset: Dataset, cases: Sequence[dict[str, Any]]) -> dict[str, An
             {"low": float(low), "high": float(high), "mean": float(inside.mean()), "std": float(inside.std())}
         )
     totals = np.sum([c["voxels"] for c in cases if c["voxels"] is not None] or [[0] * dataset.num_classes], axis=0)
+    extents = [c["extent"] for c in cases if c.get("extent")]
     sizes, spacings = np.array([c["size"] for c in cases]), np.array([c["spacing"] for c in cases])
     return {
         "picture": bool(cases[0]["picture"]),
@@ -82,6 +87,7 @@ def summarise(dataset: Dataset, cases: Sequence[dict[str, Any]]) -> dict[str, An
         "intensities": intensities,
         "class_voxels": dict(zip(dataset.class_names, map(int, totals), strict=True)),
         "class_frequencies": dict(zip(dataset.class_names, map(float, totals / max(totals.sum(), 1)), strict=True)),
+        "median_extent": [float(v) for v in np.median(extents, axis=0)] if extents else None,
         "one_piece": _in_one_piece([c["pieces"] for c in cases if c["pieces"] is not None]),
         "warnings": [w for c in cases for w in c["warnings"]],
     }

@@ -78,6 +78,12 @@ def canonical_shape(grid: Grid) -> tuple[int, ...]:
     return tuple(int(grid.shape[axis]) for axis in _canonical_order(grid))
 
 
+def canonical_extent(mask: np.ndarray, grid: Grid) -> tuple[int, ...]:
+    """Return the size of the smallest box around ``mask`` (the grid's shape, not empty) along the RAS axes, voxels."""
+    rest = [tuple(other for other in range(mask.ndim) if other != axis) for axis in range(mask.ndim)]
+    return tuple(int(np.ptp(np.flatnonzero(mask.any(axis=rest[axis])))) + 1 for axis in _canonical_order(grid))
+
+
 def canonical_spacing(grid: Grid) -> tuple[float, ...]:
     """Return the grid's voxel size in mm along the RAS axes (pixels for a picture)."""
     return tuple(grid.spacing[axis] for axis in _canonical_order(grid))

@@ -104,8 +104,9 @@ class Budget:
     coverage: float
     """Volumes of which a 3D patch covers less than this share are planned slice by slice; others are coarsened until a
     patch covers as much, at most by a factor of 2 an axis."""
-    slice_coverage: float
-    """Slices are coarsened until a patch covers this share of one, at most by a factor of 2 an axis."""
+    context: float
+    """Slices are coarsened until a patch covers so many times the extent of what is labelled along each axis, or the
+    whole slice, at most by a factor of 2 an axis; 0 coarsens none."""
 
 
 def budget_at_hand(accelerator: str = "auto") -> Budget:
@@ -129,7 +130,7 @@ def budget_at_hand(accelerator: str = "auto") -> Budget:
         return Budget(
             f"gpu with {memory >> 30} GiB", voxels, 512 * 512, 512 * 512, (32, 64, 128, 256, 320, 320), 8, 1.0, 0.0, 0.0
         )
-    return Budget("processor", 96_000, 112 * 112, 96 * 96, (16, 32, 64, 128, 128, 128), 4, 0.5, 0.25, 0.5)
+    return Budget("processor", 96_000, 112 * 112, 96 * 96, (16, 32, 64, 128, 128, 128), 4, 0.5, 0.25, 2.2)
 
 
 def make_plan(
@@ -152,12 +153,14 @@ def make_plan(
     picture_size: tuple[int, ...] | None = None
     axis: int | None = None
     if volumes:
-        spacing, most, share = np.array(fingerprint["median_spacing"], float), budget.voxels, budget.coverage
+        spacing, most = np.array(fingerprint["median_spacing"], float), budget.voxels
+        seen = size.prod() * budget.coverage
         if dimensions == 2 or (dimensions is None and size.prod() * budget.coverage > most):
             axis = slice_axis if slice_axis in (0, 1, 2) else _coarsest(spacing)
-            size, spacing = np.delete(size, axis), np.delete(spacing, axis)
-            most, share = budget.pixels, budget.slice_coverage
-        spacing, size = _target_spacing(spacing, size, most, share)
+            size, spacing, most = np.delete(size, axis), np.delete(spacing, axis), budget.pixels
+            extent = np.delete(np.array(fingerprint.get("median_extent") or fingerprint["median_size"], float), axis)
+            seen = np.minimum(size, budget.context * extent).prod()
+        spacing, size = _target_spacing(spacing, size, seen / most)
         patch = _patch(size, spacing, most, len(budget.widths))
     else:
         shrink = min(1.0, math.sqrt(budget.picture / float(size.prod())))
@@ -347,11 +350,11 @@ def _coarsest(spacing: np.ndarray) -> int:
     return int(np.flatnonzero(spacing >= 0.99 * spacing.max())[-1])
 
 
-def _target_spacing(spacing: np.ndarray, size: np.ndarray, most: int, coverage: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return spacing and size, coarsened until a patch of ``most`` voxels covers the share ``coverage``."""
+def _target_spacing(spacing: np.ndarray, size: np.ndarray, excess: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return spacing and size, coarsened until there are ``excess`` times fewer voxels, by a factor of 2 at most."""
     target, size = spacing.copy(), size.copy()
-    limit = 2 * spacing
-    while coverage and size.prod() * coverage > most:
+    limit, enough = 2 * spacing, size.prod() / max(excess, 1.0)
+    while size.prod() > enough:
         # Coarsen the finest axes first, so that anisotropy falls rather than grows.
         finest = (target <= target.min() * 1.05) & (target * 1.05 <= limit)
         if not finest.any():

@@ -55,7 +55,7 @@ def machine_name(accelerator: str) -> str:
     if accelerator != "cpu" and torch.cuda.is_available():
         return torch.cuda.get_device_name()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{platform.machine()} processor, {cores} cores"
+    return f"{platform.machine()} processor, {cores} core{'' if cores == 1 else 's'}"
 
 
 def free_memory() -> None:

@@ -27,7 +27,7 @@ def main() -> int:
     asked = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, args=[os.dup(sys.stdin.fileno())], daemon=True).start()
     # A process forked from this one, as a loader's are, closes the input first, and would wait for its reader for ever.
-    sys.stdin = open(os.devnull)
+    sys.stdin = open(os.devnull)  # noqa: SIM115
     warnings.showwarning = lambda message, *rest, **more: _tell({"note": str(message)})  # type: ignore[assignment]
     from semialign.evaluation.benchmark_data import open_data
     from semialign.evaluation.benchmark_file import load_bench
