@@ -154,6 +154,20 @@ def test_pieces_of_each_structure(tmp_path: Path) -> None:
     assert fingerprint_case(dataset, dataset.cases["a"], False)["pieces"] is None
 
 
+def test_the_box_around_what_is_labelled(tmp_path: Path) -> None:
+    image, label = organ((6, 8, 10))
+    label[:] = 0
+    label[1:4, 0, 2] = label[2, 0:8, 9] = 1
+    dataset = one(tmp_path, image, label)
+    assert fingerprint_case(dataset, dataset.cases["a"], True)["extent"] == [3, 8, 8]
+    assert fingerprint_case(dataset, dataset.cases["a"], False)["extent"] is None
+    extents = [[3, 8, 8], [5, 8, 2], None, [4, 2, 2]]
+    cases = [case(i, [9, 9, 9], 1.0, [1.0, 2.0], [5, 5]) | {"extent": its} for i, its in enumerate(extents)]
+    assert summarise(dataset, cases)["median_extent"] == [4, 8, 2]
+    old = [{key: value for key, value in its.items() if key != "extent"} for its in cases]
+    assert summarise(dataset, old)["median_extent"] is None, "descriptions kept from before it was looked at"
+
+
 @pytest.mark.parametrize(
     ("pieces", "kept"),
     [

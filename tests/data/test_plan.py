@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from semialign.common.errors import UserError
 from semialign.data.plan import Budget, Normalisation, Plan, budget_at_hand, load_plan, make_plan, write_plan
 
-PROCESSOR = Budget("processor", 96_000, 112 * 112, 256 * 256, (16, 32, 64, 128, 128, 128), 4, 0.5, 0.25, 0.5)
+PROCESSOR = Budget("processor", 96_000, 112 * 112, 256 * 256, (16, 32, 64, 128, 128, 128), 4, 0.5, 0.25, 2.2)
 GPU = Budget("gpu with 80 GiB", 128**3, 512 * 512, 512 * 512, (32, 64, 128, 256, 320, 320), 8, 1.0, 0.0, 0.0)
 BUDGETS = {"processor": PROCESSOR, "gpu": GPU}
 NUMBERS = {"low": -100.0, "high": 200.0, "mean": 30.0, "std": 50.0}
@@ -91,10 +91,27 @@ def test_large_volumes_are_seen_slice_by_slice_on_a_processor(kind: str) -> None
         require_sound(plan, PROCESSOR, pixel)
         assert plan.spacing is not None
         factor = np.array(plan.spacing) / pixel
-        # As fine as a patch of the budget can be that covers half of a slice; twice as coarse as the scans at most.
-        assert PROCESSOR.pixels >= 0.5 * (across / factor).prod() or (factor > 1.9).all()
-        assert (factor < 1.001).all() or PROCESSOR.pixels < 0.5 * (across / factor * 1.06).prod()
+        # As fine as a patch of the budget can be that covers the slice; twice as coarse as the scans at most.
+        assert PROCESSOR.pixels >= (across / factor).prod() or (factor > 1.9).all()
+        assert (factor < 1.001).all() or PROCESSOR.pixels < (across / factor * 1.06).prod()
     assert planned(seen(size, spacing), GPU, dimensions=None) == planned(seen(size, spacing), GPU)
+
+
+def test_slices_are_as_fine_as_what_is_labelled_lets_them_be() -> None:
+    size, spacing = VOLUMES["cine MRI"]
+    found = [
+        planned(seen(size, spacing) | {"median_extent": extent}, PROCESSOR, dimensions=2).spacing
+        for extent in ([40.0, 40.0, 8.0], [74.0, 80.0, 10.0], [250.0, 80.0, 10.0], None)
+    ]
+    assert None not in found
+    fine, middle, *coarse = (np.array(its) / 1.5 for its in found)
+    assert fine == pytest.approx(1), "a patch of 112 x 112 covers 2.2 times the structure as it is"
+    # 2.2 x 74 by 2.2 x 80 voxels are 2.28 patches.
+    assert middle.prod() == pytest.approx(2.2**2 * 74 * 80 / 112**2, rel=0.11)
+    assert middle.prod() >= 2.2**2 * 74 * 80 / 112**2
+    # Across the whole slice, and never more than that, in so far as a factor of two allows.
+    assert coarse[0].prod() == pytest.approx(2.2 * 80 * 256 / 112**2, rel=0.11)
+    assert (coarse[1] > 1.9).all()
 
 
 @given(st.tuples(*[st.integers(1, 900)] * 3), st.tuples(*[st.floats(0.1, 12)] * 3), st.sampled_from(sorted(BUDGETS)))
