@@ -24,9 +24,8 @@ LABELLED, UNLABELLED, VALIDATION = ("a", "b"), ("c", "d", "e"), ("g", "h")
 CLASSES = {2: ["background", "spot"], 3: ["background", "ball", "hole"]}
 
 WAITING = ("mean-teacher", "cps", "ga-cps")
-AT_ONCE = {
-    "learnt": None
-}  # in a few steps nothing is learnt, and a mean teacher would never look at unlabelled patches
+# In a few steps nothing is learnt, and unlabelled patches would never be looked at.
+AT_ONCE = {"learnt": None, "start": 0.3}
 
 
 class Tiny(NamedTuple):

@@ -19,7 +19,7 @@ from semialign.data.plan import Budget, Normalisation, Plan, load_plan, make_pla
 from semialign.data.store import Store
 from semialign.data.transforms import STRENGTHS
 
-PROCESSOR = Budget("processor", 96_000, 160 * 160, 96 * 96, (16, 32, 64, 128, 128, 128), 4, 0.5, 0.25)
+PROCESSOR = Budget("processor", 96_000, 160 * 160, 96 * 96, (16, 32, 64, 128, 128, 128), 4, 0.5, 0.25, 2.2, 112 * 112)
 GPU = Budget("gpu with 80 GiB", 128**3, 512 * 512, 512 * 512, (32, 64, 128, 256, 320, 320), 8, 1.0, 0.0)
 SHAPE = (10, 12, 14)
 PLAN = Plan(

@@ -93,7 +93,7 @@ class Budget:
     voxels: int
     """Of a 3D patch."""
     pixels: int
-    """Of a patch of a slice."""
+    """Of a patch of a slice, at most."""
     picture: int
     """Pixels that a picture is resized to, at most."""
     widths: tuple[int, ...]
@@ -104,9 +104,11 @@ class Budget:
     coverage: float
     """Volumes of which a 3D patch covers less than this share are planned slice by slice; others are coarsened until a
     patch covers as much, at most by a factor of 2 an axis."""
-    context: float
+    context: float = 0.0
     """Slices are coarsened until a patch covers so many times the extent of what is labelled along each axis, or the
     whole slice, at most by a factor of 2 an axis; 0 coarsens none."""
+    enough: int | None = None
+    """Pixels of a patch of a slice that shows as much (default: ``pixels``); one that would not is larger."""
 
 
 def budget_at_hand(accelerator: str = "auto") -> Budget:
@@ -128,9 +130,9 @@ def budget_at_hand(accelerator: str = "auto") -> Budget:
         memory = torch.cuda.get_device_properties(0).total_memory
         voxels = int(min(160**3, max(64**3, memory / (2 * 5_000 * 4))))
         return Budget(
-            f"gpu with {memory >> 30} GiB", voxels, 512 * 512, 512 * 512, (32, 64, 128, 256, 320, 320), 8, 1.0, 0.0, 0.0
+            f"gpu with {memory >> 30} GiB", voxels, 512 * 512, 512 * 512, (32, 64, 128, 256, 320, 320), 8, 1.0, 0.0
         )
-    return Budget("processor", 96_000, 112 * 112, 96 * 96, (16, 32, 64, 128, 128, 128), 4, 0.5, 0.25, 2.2)
+    return Budget("processor", 96_000, 160 * 160, 96 * 96, (16, 32, 64, 128, 128, 128), 4, 0.5, 0.25, 2.2, 112 * 112)
 
 
 def make_plan(
@@ -154,13 +156,15 @@ def make_plan(
     axis: int | None = None
     if volumes:
         spacing, most = np.array(fingerprint["median_spacing"], float), budget.voxels
-        seen = size.prod() * budget.coverage
         if dimensions == 2 or (dimensions is None and size.prod() * budget.coverage > most):
             axis = slice_axis if slice_axis in (0, 1, 2) else _coarsest(spacing)
-            size, spacing, most = np.delete(size, axis), np.delete(spacing, axis), budget.pixels
-            extent = np.delete(np.array(fingerprint.get("median_extent") or fingerprint["median_size"], float), axis)
-            seen = np.minimum(size, budget.context * extent).prod()
-        spacing, size = _target_spacing(spacing, size, seen / most)
+            extent = np.delete(np.array(fingerprint.get("median_extent") or size, float), axis)
+            size, spacing, enough = np.delete(size, axis), np.delete(spacing, axis), budget.enough or budget.pixels
+            shown = np.minimum(size, budget.context * extent) / size
+            spacing, size = _target_spacing(spacing, size, (shown * size).prod() / enough)
+            most = int(np.clip((shown * size).prod(), enough, budget.pixels))
+        else:
+            spacing, size = _target_spacing(spacing, size, size.prod() * budget.coverage / most)
         patch = _patch(size, spacing, most, len(budget.widths))
     else:
         shrink = min(1.0, math.sqrt(budget.picture / float(size.prod())))

@@ -75,8 +75,9 @@ class CrossPseudoSupervision(LabelsFirst):
         if ramp and len(image) > start:
             log["ramp"] = ramp
             one, other = (output.logits[start:] for output in outputs)
-            cross = self.cross_loss(one, self.pseudo_labels(other, batch.label_l), 0)
-            cross = cross + self.cross_loss(other, self.pseudo_labels(one, batch.label_l), 1)
+            labels = batch.label_l[start:]
+            cross = self.cross_loss(one, self.pseudo_labels(other, labels), 0)
+            cross = cross + self.cross_loss(other, self.pseudo_labels(one, labels), 1)
             losses["cross"] = self.settings.weight * log["ramp"] * cross
         return StepOutput(losses, views, log)
 
