@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from semialign.common.errors import UserError
 from semialign.common.types import Progress
 from semialign.training.checkpoint import load_checkpoint
 
@@ -111,3 +112,8 @@ def test_a_run_starts_from_the_labels_of_its_labelled_cases(
         voxels += torch.stack([(label == c).sum() for c in range(2)])
     kept = load_checkpoint(run / "last.pt")["model"]["distribution.weights"]
     torch.testing.assert_close(kept, rarity(voxels.double()))
+
+
+def test_its_networks_take_no_turns(small_method: Make) -> None:
+    with pytest.raises(UserError, match="dhc: apart must be false"):
+        small_method("dhc", apart=True)

@@ -117,9 +117,8 @@ def budget_at_hand(accelerator: str = "auto") -> Budget:
     The processor's is set for steps of a fifth of a second on two cores: there, context is worth more than depth, so
     that volumes larger than four patches are seen slice by slice. Every second labelled volume has an unlabelled one
     beside it: a step with as many takes three times a step on labels, so that in the same time less is learned.
-    Pictures and slices are small, because many steps on them teach more than fine ones.
-    Pictures and slices, which are mixed with one another, do better with as many. The GPU's follows its memory: a 3D
-    U-Net of width 32 at bfloat16 takes some 5 kB a voxel.
+    Pictures and slices are small, because many steps on them teach more than fine ones, and do better with as many
+    unlabelled ones. The GPU's follows its memory: a 3D U-Net of width 32 at bfloat16 takes some 5 kB a voxel.
     Raises :class:`UserError` where a GPU is asked for and none is there.
     """
     import torch

@@ -34,6 +34,7 @@ class DualDebiased(CrossPseudoSupervision):
     """CPS whose first network weighs hard classes more (DiffDW) and whose second weighs rare ones more (DistDW)."""
 
     starts = ("kaiming", "kaiming")
+    may_rest = False
     Settings = DualDebiasedSettings
     settings: DualDebiasedSettings
 
