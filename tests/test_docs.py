@@ -227,7 +227,7 @@ def test_example_benchmark_is_valid(tmp_path: Path) -> None:
 
 
 def test_example_recipe_is_valid(tmp_path: Path) -> None:
-    from semialign.training.train import resolve
+    from semialign.training.resolve import resolve
 
     (example,) = blocks(ROOT / "docs" / "how-to" / "change-the-plan.md", "yaml")
     (tmp_path / "liver.yaml").write_text(example)

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import yaml
 
-from semialign.data.plan import Budget, make_plan
 from semialign.data.plan_overlay import laid_over
+from semialign.data.planning import Budget, make_plan
 from semialign.data.splits import read_split_file
 from semialign.recipes.load import load_recipe, recipe_names
-from semialign.training.train import resolve, train
+from semialign.training.resolve import resolve
+from semialign.training.train import train
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
 from raw_data import LABELS, describe, organ, save_volume

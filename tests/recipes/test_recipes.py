@@ -13,12 +13,14 @@ import yaml
 from semialign.cli.main import main
 from semialign.common.errors import UserError
 from semialign.data.importers import import_dataset
-from semialign.data.plan import Budget, load_plan, make_plan
+from semialign.data.plan import load_plan
 from semialign.data.plan_overlay import laid_over
+from semialign.data.planning import Budget, make_plan
 from semialign.data.prepare import prepare
 from semialign.data.splits import PARTS, published_splits, read_split_file
 from semialign.recipes.load import load_recipe, recipe_names, settings_of
-from semialign.training.train import resolve, train
+from semialign.training.resolve import resolve
+from semialign.training.train import train
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
 from owners_data import SIZE, amos22, btcv

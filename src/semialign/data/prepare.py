@@ -15,8 +15,9 @@ from semialign.data.fingerprint import fingerprint_case, summarise
 from semialign.data.image_io import PICTURES, ending_of
 from semialign.data.leaks import CONTENT, copies, remember, require_no_leak
 from semialign.data.parallel import parallel
-from semialign.data.plan import ACCELERATORS, Plan, budget_at_hand, load_plan, make_plan, write_plan
+from semialign.data.plan import Plan, load_plan, write_plan
 from semialign.data.plan_overlay import asked_dimensions, laid_over, require_agreement, require_fields
+from semialign.data.planning import ACCELERATORS, budget_at_hand, make_plan
 from semialign.data.preprocess import preprocess_image, preprocess_label
 from semialign.data.splits import PARTS, Split, check_split, default_split, load_split
 from semialign.data.store import Store

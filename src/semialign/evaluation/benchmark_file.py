@@ -186,7 +186,7 @@ def _entry(form: EntryForm, bench: BenchForm, length: Mapping[str, Any], file: P
 
 def _trained_entry(form: EntryForm, common: Mapping[str, Any], length: Mapping[str, Any], file: Path) -> BenchEntry:
     from semialign.recipes.load import load_recipe
-    from semialign.training.train import resolve
+    from semialign.training.resolve import resolve
 
     where, recipe = f"{file}: entry '{form.name}'", form.recipe
     if recipe is not None and recipe.endswith((".yaml", ".yml")):

@@ -1,0 +1,110 @@
+"""The run folder as training begins, resumes and ends: what the run was asked for and what came of it."""
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from semialign import __version__
+from semialign.common.errors import UserError
+from semialign.common.files import make_folder, read_json, read_yaml, write_json, write_yaml
+from semialign.config import TrainingSettings, to_mapping
+from semialign.data.plan import with_defaults
+from semialign.data.prepare import Prepared
+from semialign.data.splits import Split, write_split
+
+
+def describe_run(
+    ready: Prepared, name: str, training: TrainingSettings, own: dict[str, Any], plugins: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what a run folder says of its run: version, method, every setting, the plan, names of classes."""
+    return {
+        "semialign": __version__,
+        "method": name,
+        "training": to_mapping(training),
+        "method_settings": own,
+        "plugins": plugins,
+        "plan": to_mapping(ready.plan),
+        "class_names": ready.dataset.class_names,
+        "channel_names": list(ready.dataset.channel_names),
+    }
+
+
+def started_with(run: Path) -> Mapping[str, Any]:
+    """Return the training settings of the run in ``run``: some have to be known before the processes start."""
+    path = run / "config.yaml"
+    config = read_yaml(path) if path.exists() else None
+    training = config.get("training") if isinstance(config, dict) else None
+    return training if isinstance(training, dict) else {}
+
+
+def require_same_split(run: Path, split: Split) -> None:
+    """Raise :class:`UserError` where a run goes on with other cases than it was begun with."""
+    path, now = run / "split.json", to_mapping(split)
+    if not path.exists():
+        return
+    before = read_json(path)
+    for part in ("labelled", "unlabelled", "validation"):
+        if before.get(part) != now[part]:
+            raise UserError(f"{path}: the run has other {part} cases than are asked for; name its --split")
+
+
+def begin_run(run: Path, ready: Prepared, described: dict[str, Any], *, resumed: bool) -> None:
+    """Make the folder and write what the run was asked for; on resuming, clear what a killed process left."""
+    make_folder(run)
+    for left in run.glob(".writing-*"):  # by a killed process
+        left.unlink()
+    if not resumed:
+        write_split(run / "split.json", ready.split)
+        write_yaml(run / "config.yaml", described)
+
+
+def open_run(run: Path, described: dict[str, Any], resume: bool) -> dict[str, Any] | None:
+    """Return the checkpoint to resume from, or ``None`` where training begins.
+
+    Without a checkpoint yet, a resumed run's settings are read into ``described``. Raises :class:`UserError` where
+    there is nothing to resume, where the checkpoint does not fit, or where a run is there and was not to be resumed.
+    """
+    from semialign.training.checkpoint import load_run
+
+    last = run / "last.pt"
+    if resume:
+        if last.exists():
+            state = load_run(last)
+            for key in ("class_names", "plan"):
+                before = with_defaults(state[key]) if key == "plan" else state[key]
+                if before != described[key]:
+                    raise UserError(
+                        f"{last}: was made with other {key.replace('_', ' ')}; prepare as before or start anew"
+                    )
+            return state
+        if not (run / "config.yaml").exists():
+            raise UserError(f"{run}: no run to resume; leave out --resume")
+        described.update(read_yaml(run / "config.yaml"))
+        return None
+    if last.exists() or (run / "config.yaml").exists():
+        raise UserError(f"{run}: holds a run already; add --resume to go on with it, or choose another --output")
+    return None
+
+
+def finish_run(run: Path, ready: Prepared, place: Any, described: dict[str, Any], *, on_gpu: bool) -> None:
+    """Write what the run came to: fingerprint, where its data lie, time, memory and versions."""
+    import resource
+
+    import torch
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+    write_json(run / "fingerprint.json", ready.fingerprint)
+    write_json(run / "data.json", {"name": ready.dataset.name, "root": str(ready.dataset.root.resolve())})
+    write_json(
+        run / "result.json",
+        {
+            "method": described["method"],
+            "steps": place.steps_done,
+            "training_seconds": round(place.seconds, 2),
+            "best_validation_dice": place.best if place.best >= 0 else None,
+            "peak_memory_bytes": int(peak),
+            "peak_gpu_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
+            "versions": {"semialign": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        },
+    )
