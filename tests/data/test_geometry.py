@@ -19,7 +19,7 @@ from semialign.data.geometry import (
     network_spacing,
     to_network,
 )
-from semialign.data.image_io import Grid, Image
+from semialign.data.grid import Grid, Image
 
 CODES = ["".join(c) for p in itertools.permutations(("RL", "AP", "SI")) for c in itertools.product(*p)]
 

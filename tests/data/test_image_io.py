@@ -10,18 +10,10 @@ import SimpleITK
 from PIL import Image as Pillow
 
 from semialign.common.errors import UserError
-from semialign.data.image_io import (
-    Grid,
-    dicom_series,
-    difference,
-    ending_of,
-    output_ending,
-    read_grid,
-    read_image,
-    read_label,
-    stem_of,
-    write_label,
-)
+from semialign.data.formats import ending_of, output_ending
+from semialign.data.grid import Grid, difference
+from semialign.data.image_io import read_grid, read_image, read_label, write_label
+from semialign.data.itk_io import dicom_series
 
 RNG = np.random.default_rng(0)
 OBLIQUE = np.array([[1.5, 0.2, -0.1, 7], [-0.3, 0.8, 0.2, -40], [0.1, -0.1, 2.5, 3.25], [0, 0, 0, 1]])
@@ -373,29 +365,3 @@ def test_missing_and_unknown_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"write \.mha"):
         write_label(tmp_path / "a.mhd", np.zeros((2, 2, 2), int), Grid((2, 2, 2), np.eye(4)))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.xyz", "b.nii.gz", "flat.nii"]
-
-
-def test_names() -> None:
-    assert stem_of(Path("x/case.1_0000.NII.GZ")) == "case.1_0000"
-    assert stem_of(Path("x/notes.txt")) == "notes.txt"
-    assert [output_ending(e) for e in ("dicom", ".jpg", ".bmp", ".tif", ".nrrd", ".mhd")] == [
-        ".nii.gz",
-        ".png",
-        ".png",
-        ".tif",
-        ".nrrd",
-        ".mha",
-    ]
-
-
-def test_difference_in_words() -> None:
-    grid = Grid((4, 5, 6), OBLIQUE)
-    moved, turned, finer = OBLIQUE.copy(), OBLIQUE.copy(), OBLIQUE.copy()
-    moved[0, 3] += 1
-    turned[:3, 0] *= -1
-    finer[:3, 1] *= 0.9
-    assert difference(grid, grid) is None
-    assert "size" in str(difference(Grid((4, 5, 7), OBLIQUE), grid))
-    assert "position" in str(difference(Grid((4, 5, 6), moved), grid))
-    assert "orientation" in str(difference(Grid((4, 5, 6), turned), grid))
-    assert "spacing" in str(difference(Grid((4, 5, 6), finer), grid))

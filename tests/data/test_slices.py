@@ -13,7 +13,7 @@ import yaml
 from semialign.common.errors import UserError
 from semialign.common.types import Batch
 from semialign.data.geometry import label_to_network, network_shape, network_spacing, to_network
-from semialign.data.image_io import Grid, Image
+from semialign.data.grid import Grid, Image
 from semialign.data.loader import TwoStream, batches
 from semialign.data.plan import Normalisation, Plan, load_plan, write_plan
 from semialign.data.planning import Budget, make_plan

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import entropy as scipy_entropy
 
 from semialign.data.dataset import Case
-from semialign.data.image_io import Grid
+from semialign.data.grid import Grid
 from semialign.evaluation.calibration import count
 from semialign.evaluation.certainty import PER_BIT, Gather, certainty_path, load_certainty, made_by
 from semialign.inference.output import write_prediction

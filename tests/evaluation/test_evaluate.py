@@ -11,7 +11,8 @@ import pytest
 
 from semialign.cli.main import main
 from semialign.common.errors import UserError
-from semialign.data.image_io import Grid, read_label, write_label
+from semialign.data.grid import Grid
+from semialign.data.image_io import read_label, write_label
 from semialign.evaluation.evaluate import cases_of_part, evaluate
 from semialign.evaluation.metrics import score_case
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from semialign.common.errors import UserError
-from semialign.data.image_io import Grid
+from semialign.data.grid import Grid
 from semialign.data.resample import resize
 from semialign.inference import output
 from semialign.inference.output import decided, most_probable, resampled, write_prediction

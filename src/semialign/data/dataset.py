@@ -14,7 +14,9 @@ import numpy as np
 
 from semialign.common.errors import UserError
 from semialign.common.files import read_json
-from semialign.data.image_io import DICOM, ENDINGS, PICTURES, Grid, Image, difference, ending_of, read_image, stem_of
+from semialign.data.formats import DICOM, ENDINGS, PICTURES, ending_of, stem_of
+from semialign.data.grid import Grid, Image, difference
+from semialign.data.image_io import read_image
 
 _NOTES = ("", ".txt", ".json", ".csv", ".raw", ".md")  # what may lie beside the images
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})$")

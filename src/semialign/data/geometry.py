@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from semialign.common.errors import UserError
-from semialign.data.image_io import Grid, Image
+from semialign.data.grid import Grid, Image
 from semialign.data.resample import resize, resize_label
 
 T = TypeVar("T")

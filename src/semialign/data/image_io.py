@@ -1,14 +1,12 @@
 """Image and label files in and out: NIfTI (nibabel); NRRD, MHA, DICOM series (SimpleITK); PNG, JPG, TIFF (Pillow).
 
-Every image is an array ``(C, *S)`` in the index order of its file (volumes ``i, j, k``; pictures ``row, column``) and a
-:class:`Grid` that places it. Affines are millimetres in RAS+, whatever the file format says.
+Every image is an array ``(C, *S)`` in the index order of its file, and a ``Grid`` that places it.
 """
 
 import os
 import shutil
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,55 +14,9 @@ import numpy as np
 
 from semialign.common.errors import UserError
 from semialign.common.files import written_whole
-
-NIFTI = (".nii.gz", ".nii")
-ITK = (".nrrd", ".mha", ".mhd")
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-ENDINGS = NIFTI + ITK + PICTURES
-DICOM = "dicom"
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where the voxels of an image lie: ``shape`` (spatial) and the index-to-RAS ``affine`` (4, 4) in mm.
-
-    A picture without physical size has an identity affine and ``picture`` set; its distances are pixels.
-    """
-
-    shape: tuple[int, ...]
-    affine: np.ndarray
-    picture: bool = False
-
-    @property
-    def spacing(self) -> tuple[float, ...]:
-        """Distance between neighbouring voxels along each axis, mm (pixels for a picture)."""
-        return tuple(float(s) for s in np.linalg.norm(self.affine[:3, :3], axis=0)[: len(self.shape)])
-
-
-@dataclass(frozen=True)
-class Image:
-    """An image as read: ``array`` (C, *S), its grid, and the ending of its format (``dicom`` for a series folder)."""
-
-    array: np.ndarray
-    grid: Grid
-    ending: str
-
-
-def ending_of(path: Path) -> str:
-    """Return the format's ending of ``path`` in lower case; ``dicom`` for a folder; '' where it is none of ours."""
-    path = Path(path)
-    if path.is_dir():
-        return DICOM
-    name = path.name.lower()
-    return next((e for e in ENDINGS if name.endswith(e)), "")
-
-
-def stem_of(path: Path) -> str:
-    """Return the file's name without its format's ending (``.nii.gz`` counts as one)."""
-    name = Path(path).name
-    ending = ending_of(path)
-    return name if ending in ("", DICOM) else name[: -len(ending)]
+from semialign.data.formats import DICOM, ENDINGS, NIFTI, PICTURES, ending_of
+from semialign.data.grid import Grid, Image, by
+from semialign.data.itk_io import dicom_image, itk_affine, itk_header, write_itk
 
 
 def read_image(path: Path) -> Image:
@@ -105,30 +57,6 @@ def read_label(path: Path) -> tuple[np.ndarray, Grid]:
     return label, image.grid
 
 
-def difference(label: Grid, image: Grid) -> str | None:
-    """Return how two grids differ (size, spacing, orientation or position) in words, or ``None`` where they agree."""
-    if label.shape != image.shape:
-        return f"size {_by(label.shape)} instead of {_by(image.shape)}"
-    if label.picture or image.picture:
-        return None
-    if not np.allclose(label.spacing, image.spacing, rtol=1e-3, atol=1e-4):
-        return f"spacing {_by(label.spacing)} mm instead of {_by(image.spacing)} mm"
-    ours, theirs = (grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0) for grid in (label, image))
-    if not np.allclose(ours, theirs, atol=1e-2):
-        return "another orientation"
-    # Some tools round origins; a tenth of a voxel moves no label.
-    if np.abs(label.affine[:3, 3] - image.affine[:3, 3]).max() > 0.1 * min(image.spacing):
-        return "another position (origin)"
-    return None
-
-
-def output_ending(ending: str) -> str:
-    """Return the ending a prediction is written with: the input's own, lossless where that is lossy, one file."""
-    if ending in (DICOM, ".mhd"):
-        return ".nii.gz" if ending == DICOM else ".mha"
-    return ".png" if ending in (".jpg", ".jpeg", ".bmp") else ending
-
-
 def write_label(path: Path, label: np.ndarray, grid: Grid, like: Path | None = None) -> None:
     """Write integer labels (*S), 8-bit where they fit, whole or not at all.
 
@@ -148,26 +76,13 @@ def write_label(path: Path, label: np.ndarray, grid: Grid, like: Path | None = N
         elif ending in NIFTI:
             _write_nifti(temporary, label, grid, like)
         else:
-            _write_itk(temporary, label, grid, like)
+            write_itk(temporary, label, grid, like)
 
 
 def copy_file(source: Path, target: Path) -> None:
     """Copy a file, whole or not at all."""
     with written_whole(target) as temporary:
         shutil.copyfile(source, temporary)
-
-
-def dicom_series(folder: Path) -> dict[str, list[str]]:
-    """Return the DICOM series in ``folder`` (not below it): series id to its files, in order of position."""
-    import SimpleITK
-
-    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # what it would print about series is an error here
-    names = SimpleITK.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    return {name: list(SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), name)) for name in names}
-
-
-def _by(values: tuple[float, ...]) -> str:
-    return " x ".join(f"{v:g}" for v in values)
 
 
 def _reading(path: Path, read: Callable[[Path, str], Any]) -> Any:
@@ -207,13 +122,13 @@ def _read(path: Path, ending: str) -> Image:
         return Image(_picture(path, labels=False), _picture_grid(path), ending)
     import SimpleITK
 
-    itk = _dicom_image(path) if ending == DICOM else SimpleITK.ReadImage(str(path))
+    itk = dicom_image(path) if ending == DICOM else SimpleITK.ReadImage(str(path))
     if itk.GetNumberOfComponentsPerPixel() > 1:
         raise UserError(f"{path}: several values a voxel; save one file a channel")
     array = SimpleITK.GetArrayViewFromImage(itk).T
     shape = _volume_shape(path, array.shape)
     array = np.array(_plain(array), order="C").reshape(shape)  # a copy: the view dies with the image
-    return Image(array[None], _volume_grid(path, shape, _itk_affine(itk)), ending)
+    return Image(array[None], _volume_grid(path, shape, itk_affine(itk)), ending)
 
 
 def _read_header(path: Path, ending: str) -> Grid:
@@ -224,8 +139,8 @@ def _read_header(path: Path, ending: str) -> Grid:
         return _picture_grid(path)
     if ending == DICOM:
         return _read(path, ending).grid
-    reader = _itk_header(path)
-    return _volume_grid(path, _volume_shape(path, reader.GetSize()), _itk_affine(reader))
+    reader = itk_header(path)
+    return _volume_grid(path, _volume_shape(path, reader.GetSize()), itk_affine(reader))
 
 
 def _read_label_image(path: Path, ending: str) -> Image:
@@ -251,11 +166,11 @@ def _volume_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
         shape = shape[:-1]
     if len(shape) > 3:
         raise UserError(
-            f"{path}: has {len(shape)} dimensions ({_by(shape)}) where a 3D volume is due; save one volume a file "
+            f"{path}: has {len(shape)} dimensions ({by(shape)}) where a 3D volume is due; save one volume a file "
             "(one file a channel, or a time point a case)"
         )
     if 0 in shape or not shape:
-        raise UserError(f"{path}: the image has no voxels ({_by(shape)})")
+        raise UserError(f"{path}: the image has no voxels ({by(shape)})")
     return shape + (1,) * (3 - len(shape))
 
 
@@ -290,57 +205,6 @@ def _picture_grid(path: Path) -> Grid:
         return Grid((picture.height, picture.width), np.eye(4), picture=True)
 
 
-def _itk_header(path: Path) -> Any:
-    import SimpleITK
-
-    reader = SimpleITK.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    return reader
-
-
-def _dicom_image(path: Path) -> Any:
-    import SimpleITK
-
-    series = dicom_series(path)
-    if not series:
-        raise UserError(f"{path}: a folder without a DICOM series; give an image file or a folder of one series")
-    if len(series) > 1:
-        raise UserError(f"{path}: holds {len(series)} DICOM series; put each in a folder of its own")
-    reader = SimpleITK.ImageSeriesReader()
-    reader.SetFileNames(next(iter(series.values())))
-    reader.MetaDataDictionaryArrayUpdateOn()
-    image = reader.Execute()
-    _require_even_slices(path, [_slice_position(reader, i) for i in range(image.GetSize()[-1])])
-    return image
-
-
-def _slice_position(reader: Any, index: int) -> list[float] | None:
-    tag = "0020|0032"  # Image Position (Patient)
-    return [float(v) for v in reader.GetMetaData(index, tag).split("\\")] if reader.HasMetaDataKey(index, tag) else None
-
-
-def _require_even_slices(path: Path, positions: list[list[float] | None]) -> None:
-    # The reader only prints a warning and places every later slice wrongly.
-    if len(positions) < 3 or None in positions:
-        return
-    steps = np.linalg.norm(np.diff(np.array(positions, float), axis=0), axis=1)
-    if np.ptp(steps) > 0.1 * np.median(steps):
-        raise UserError(
-            f"{path}: DICOM slices lie {steps.min():g} to {steps.max():g} mm apart; complete the series, or keep one "
-            "acquisition of it in the folder"
-        )
-
-
-def _itk_affine(itk: Any) -> np.ndarray:
-    size = itk.GetDimension()
-    placed, kept = np.eye(4), min(size, 3)  # a fourth axis is of length one here
-    direction = np.reshape(itk.GetDirection(), (size, size)) * np.asarray(itk.GetSpacing())
-    placed[:kept, :kept] = direction[:kept, :kept]
-    placed[:kept, 3] = itk.GetOrigin()[:kept]
-    return np.asarray(_LPS_TO_RAS @ placed)
-
-
 def _write_nifti(path: Path, label: np.ndarray, grid: Grid, like: Path | None) -> None:
     import nibabel
 
@@ -358,21 +222,3 @@ def _write_nifti(path: Path, label: np.ndarray, grid: Grid, like: Path | None) -
         image.set_sform(grid.affine, code="scanner")
         image.header.set_xyzt_units("mm")
     nibabel.save(image, path)
-
-
-def _write_itk(path: Path, label: np.ndarray, grid: Grid, like: Path | None) -> None:
-    import SimpleITK
-
-    if like is not None and ending_of(like) in ITK:
-        header = _itk_header(like)
-        itk = SimpleITK.GetImageFromArray(np.ascontiguousarray(label.reshape(header.GetSize()).T))
-        itk.SetOrigin(header.GetOrigin())
-        itk.SetSpacing(header.GetSpacing())
-        itk.SetDirection(header.GetDirection())
-    else:
-        lps = _LPS_TO_RAS @ grid.affine
-        itk = SimpleITK.GetImageFromArray(np.ascontiguousarray(label.T))
-        itk.SetOrigin([float(v) for v in lps[:3, 3]])
-        itk.SetSpacing([float(v) for v in grid.spacing])
-        itk.SetDirection((lps[:3, :3] / np.asarray(grid.spacing)).ravel().tolist())
-    SimpleITK.WriteImage(itk, str(path), useCompression=True)

@@ -17,7 +17,8 @@ from semialign.common.files import make_folder
 from semialign.data.case_keys import case_key, digest
 from semialign.data.checked import Checked
 from semialign.data.dataset import Case, Dataset, read_case
-from semialign.data.image_io import Image, read_grid
+from semialign.data.grid import Image
+from semialign.data.image_io import read_grid
 from semialign.data.parallel import parallel
 from semialign.data.splits import PARTS, Split
 

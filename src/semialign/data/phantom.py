@@ -15,7 +15,8 @@ from typing import Any
 from semialign.common.errors import UserError
 from semialign.common.files import cannot_write, make_folder, write_json, written_whole
 from semialign.data.dataset import Case, Dataset
-from semialign.data.image_io import Grid, write_label
+from semialign.data.grid import Grid
+from semialign.data.image_io import write_label
 from semialign.data.phantom_organs import ORGANS, organ_names
 from semialign.data.splits import Split, make_split, write_split
 

@@ -12,7 +12,7 @@ from semialign.data.case_keys import case_key, digest
 from semialign.data.checked import Checked
 from semialign.data.dataset import Case, Dataset, load_dataset
 from semialign.data.fingerprint import fingerprint_case, summarise
-from semialign.data.image_io import PICTURES, ending_of
+from semialign.data.formats import PICTURES, ending_of
 from semialign.data.leaks import CONTENT, copies, remember, require_no_leak
 from semialign.data.parallel import parallel
 from semialign.data.plan import Plan, load_plan, write_plan

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from semialign.common.errors import UserError
-from semialign.data.image_io import ending_of, stem_of
+from semialign.data.formats import ending_of, stem_of
 from semialign.evaluation.benchmark_form import EntryForm
 
 METHOD = "another tool"

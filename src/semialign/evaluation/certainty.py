@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from semialign.data.dataset import Case
-    from semialign.data.image_io import Grid
+    from semialign.data.grid import Grid
     from semialign.inference.sliding_window import Planes
 
 PER_BIT = 100.0

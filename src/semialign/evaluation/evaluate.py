@@ -12,7 +12,9 @@ import numpy as np
 from semialign.common.errors import UserError, closest, require_known
 from semialign.common.files import read_json
 from semialign.data.dataset import labels_described as classes_described
-from semialign.data.image_io import difference, ending_of, read_label, stem_of
+from semialign.data.formats import ending_of, stem_of
+from semialign.data.grid import difference
+from semialign.data.image_io import read_label
 from semialign.data.splits import PARTS, read_split_file
 from semialign.evaluation.aggregate import METRICS, RULES, aggregate
 from semialign.evaluation.groups import case_group_figures, class_groups, group_figures

@@ -8,7 +8,8 @@ import numpy as np
 from semialign.common.errors import UserError
 from semialign.data.dataset import Dataset, read_case
 from semialign.data.geometry import canonical_spacing, canonical_view
-from semialign.data.image_io import difference, read_label
+from semialign.data.grid import difference
+from semialign.data.image_io import read_label
 from semialign.evaluation.report_views import PictureCase
 
 

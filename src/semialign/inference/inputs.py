@@ -6,7 +6,8 @@ from pathlib import Path
 
 from semialign.common.errors import UserError
 from semialign.data.dataset import Case, case_from_files
-from semialign.data.image_io import ENDINGS, PICTURES, dicom_series, ending_of, output_ending, stem_of
+from semialign.data.formats import ENDINGS, PICTURES, ending_of, output_ending, stem_of
+from semialign.data.itk_io import dicom_series
 
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})$")
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from semialign.common.components import keep_largest
 from semialign.common.files import written_whole
 from semialign.data.geometry import canonical_shape, canonical_view
-from semialign.data.image_io import Grid, write_label
+from semialign.data.grid import Grid
+from semialign.data.image_io import write_label
 from semialign.data.resample import apply_along, axis_matrix, axis_weights, resize_axis
 from semialign.inference.sliding_window import Planes
 

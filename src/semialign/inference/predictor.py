@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from semialign.common.errors import UserError
 from semialign.common.files import make_folder
 from semialign.data.dataset import Case, read_case
-from semialign.data.image_io import Grid
+from semialign.data.grid import Grid
 from semialign.inference.inputs import check_outputs, find_cases, output_path
 
 if TYPE_CHECKING:

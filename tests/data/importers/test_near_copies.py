@@ -10,7 +10,7 @@ from PIL import Image as Pillow
 from scipy import ndimage
 
 from semialign.data.dataset import load_dataset, read_case
-from semialign.data.image_io import Grid, Image
+from semialign.data.grid import Grid, Image
 from semialign.data.importers import near_copies as module
 from semialign.data.importers.near_copies import near_copies, thumbnail
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from semialign.common.errors import UserError
-from semialign.data.image_io import NIFTI, Grid, Image, stem_of
+from semialign.data.formats import NIFTI, stem_of
+from semialign.data.grid import Grid, Image
 from semialign.data.importers.base import (
     FoundCase,
     LoadedCase,

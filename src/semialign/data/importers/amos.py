@@ -11,7 +11,7 @@ from typing import Any
 
 from semialign.common.errors import UserError
 from semialign.common.files import read_json
-from semialign.data.image_io import stem_of
+from semialign.data.formats import stem_of
 from semialign.data.importers import msd
 from semialign.data.importers.base import Published, plural
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from semialign.common.errors import UserError
-from semialign.data.image_io import ENDINGS, Image, ending_of, stem_of
+from semialign.data.formats import ENDINGS, ending_of, stem_of
+from semialign.data.grid import Image
 
 CARRIED = ("description", "reference", "licence", "license", "release")  # of a published dataset.json, kept in ours
 

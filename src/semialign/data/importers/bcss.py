@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from semialign.common.errors import UserError
-from semialign.data.image_io import PICTURES, difference, read_grid, read_label, stem_of
+from semialign.data.formats import PICTURES, stem_of
+from semialign.data.grid import difference
+from semialign.data.image_io import read_grid, read_label
 from semialign.data.importers.base import (
     FoundCase,
     LoadedCase,

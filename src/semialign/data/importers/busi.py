@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from semialign.common.errors import UserError
-from semialign.data.image_io import PICTURES, Image, read_image, stem_of
+from semialign.data.formats import PICTURES, stem_of
+from semialign.data.grid import Image
+from semialign.data.image_io import read_image
 from semialign.data.importers.base import FoundCase, LoadedCase, Published, image_files, plural
 from semialign.data.importers.readers import read_mask, to_grey
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from semialign.common.errors import UserError
-from semialign.data.image_io import PICTURES
+from semialign.data.formats import PICTURES
 from semialign.data.importers.base import (
     FoundCase,
     LoadedCase,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semialign.data.image_io import Grid, Image
+from semialign.data.grid import Grid, Image
 from semialign.data.importers.base import FoundCase, LoadedCase, Published
 from semialign.data.importers.readers import as_int16, read_h5
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from semialign.common.errors import UserError
 from semialign.common.files import read_json
-from semialign.data.image_io import NIFTI, Grid, Image, stem_of
+from semialign.data.formats import NIFTI, stem_of
+from semialign.data.grid import Grid, Image
 from semialign.data.importers.base import (
     CARRIED,
     FoundCase,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from semialign.data.image_io import Image
+from semialign.data.grid import Image
 
 SIZE = 64
 DETAIL = 0.35  # in seven public sets, strangers that correlate above 0.9 reach 0.33; recoloured copies begin at 0.4

@@ -11,7 +11,7 @@ from typing import Any
 from semialign.common.errors import UserError
 from semialign.common.files import read_json
 from semialign.data.dataset import load_dataset
-from semialign.data.image_io import DICOM, ENDINGS, ending_of, output_ending, stem_of
+from semialign.data.formats import DICOM, ENDINGS, ending_of, output_ending, stem_of
 from semialign.data.importers.base import (
     CARRIED,
     FoundCase,

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from semialign.common.errors import UserError
-from semialign.data.image_io import difference, read_grid, read_image
+from semialign.data.grid import difference
+from semialign.data.image_io import read_grid, read_image
 
 _JPEG_NOISE = 16  # the brightest a black picture gets by JPEG's rounding
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from semialign.common.errors import UserError
-from semialign.data.image_io import NIFTI, ending_of, stem_of
+from semialign.data.formats import NIFTI, ending_of, stem_of
 from semialign.data.importers.base import Published, common_ending, found_files, plural
 
 ORGANS = (

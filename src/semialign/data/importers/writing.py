@@ -15,7 +15,9 @@ import numpy as np
 from semialign.common.errors import UserError
 from semialign.common.files import cannot_write, make_folder, written_whole
 from semialign.data.dataset import Case, Dataset, check_label, read_case
-from semialign.data.image_io import NIFTI, PICTURES, Image, copy_file, ending_of, read_label, write_label
+from semialign.data.formats import NIFTI, PICTURES, ending_of
+from semialign.data.grid import Image
+from semialign.data.image_io import copy_file, read_label, write_label
 from semialign.data.importers.base import FoundCase, LoadedCase, Published
 from semialign.data.importers.near_copies import thumbnail
 
