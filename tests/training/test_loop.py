@@ -344,6 +344,22 @@ def test_the_learning_rate_follows_the_clock_where_steps_become_slower(run_loop:
         assert (rate / rows[0][1]) ** (1 / 0.9) == pytest.approx(1 - now / 30, abs=0.02)
 
 
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        lambda n: 0.3 + 0.25 * math.sin(n / 6),  # the estimate of the steps goes up and down
+        lambda n: 0.1 if n <= 500 else 0.4,
+        lambda n: 0.4 if n <= 200 else 0.1,
+    ],
+)
+def test_validations_lie_evenly_in_time_however_long_steps_take(
+    run_loop: Run, clock: _Clock, seconds: Callable[[int], float]
+) -> None:
+    loop, _ = run_loop(_timed(clock, seconds), minutes=3, validations=5)
+    times = [float(row["seconds"]) for row in _rows(loop.run / "validation.csv")]
+    assert times == pytest.approx([36, 72, 108, 144, 180], abs=6)
+
+
 def test_every_stage_has_its_share_of_the_time(run_loop: Run, clock: _Clock) -> None:
     _, method = run_loop(_timed(clock, lambda n: 0.25, _Staged), minutes=0.5)
     steps = [sum(p.stage == stage for p in method.after) for stage in ("encoder", "all")]

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Place:
     best: float = -1.0
     steps_done: int = 0
     stage_seconds: float = 0.0
+    times: dict[str, int] = field(default_factory=dict)  # that what is done now and then has been done
 
 
 class Loop:
@@ -107,10 +108,10 @@ class Loop:
             if place.step % settings.log_steps == 0 or done:
                 self._write_log(optimisers)
                 self.say(f"{stage}", place.step, steps)
-            if self.first and self._due(place.step, steps, _FIGURES, 0.0, 1.0):
+            if self._due(f"figures of {stage}", _FIGURES, 0.0, 1.0) and self.first:
                 for row in class_figure_rows(self.method, self.prepared.dataset.class_names, place.steps_done):
                     self.proxies.add(row)
-            validates = asked.validates and self._due(place.step, steps, settings.validations, before, asked.share)
+            validates = self._due("validation", settings.validations, before, asked.share) and asked.validates
             saves = place.step % settings.checkpoint_steps == 0 or done
             if validates or saves:
                 share_batch_statistics(self.method)  # one model, whichever process asks it
@@ -203,10 +204,18 @@ class Loop:
             limit.plan(step, int(steps), spent)
         return limit.steps
 
-    def _due(self, step: int, steps: int, times: int, before: float, share: float) -> bool:
-        """Whether it is time again after ``step``, ``times`` over a training of which a share lies ``before`` this."""
-        now, last = (math.floor(times * (before + share * s / steps) + 1e-6) for s in (step, step - 1))
-        return times > 0 and (now > last or (step >= steps and before + share > 1 - 1e-6))
+    def _due(self, what: str, times: int, before: float, share: float) -> bool:
+        """Whether it is time for ``what`` again, ``times`` over a training of which a share lies ``before`` this stage.
+
+        With a limit of time the clock counts, not the steps: their number is an estimate, which may be passed twice.
+        """
+        place, steps = self.place, self.stage_steps
+        last = place.step >= steps and before + share > 1 - 1e-6
+        over = min(self.limit.share, 1.0) if self.limit else place.step / steps
+        now = times if last else min(math.floor(times * (before + share * over) + 1e-6), times - 1)
+        due = now > place.times.get(what, 0)
+        place.times[what] = max(now, place.times.get(what, 0))
+        return due
 
     def _validate(self) -> None:
         if not self.prepared.split.validation:
