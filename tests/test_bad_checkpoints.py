@@ -3,13 +3,10 @@
 import errno
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.append(str(Path(__file__).parent / "support"))
 from command_line import QUICK, Line
 from raw_data import (
     contents,

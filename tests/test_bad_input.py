@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,6 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-
-from semialign.data.store import Store
-
-sys.path.append(str(Path(__file__).parent / "support"))
 from command_line import QUICK, Line
 from raw_data import (
     SHAPE,
@@ -26,6 +21,8 @@ from raw_data import (
     save_volume,
     volumes,
 )
+
+from semialign.data.store import Store
 
 
 @pytest.fixture

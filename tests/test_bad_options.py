@@ -1,11 +1,8 @@
 """Options, settings and recipes that cannot be used: exit code 2, one line, and no file touched."""
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parent / "support"))
 from command_line import Line
 from raw_data import (
     contents,

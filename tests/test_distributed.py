@@ -14,9 +14,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-
-sys.path.append(str(Path(__file__).parent / "support"))
-
 from anchors_of_ranks import instances
 
 from semialign.training.checkpoint import load_checkpoint

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,10 @@ import nibabel
 import numpy as np
 import pytest
 import yaml
+from command_line import Line
 
 from semialign.data.plan import load_plan
 from semialign.training.train import train
-
-sys.path.append(str(Path(__file__).parent / "support"))
-from command_line import Line
 
 # Everything called one ball scores under 0.2. Most slices are bare noise, which instance norm makes as loud as a ball:
 # it takes some hundred steps to learn to tell the two apart.

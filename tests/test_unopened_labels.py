@@ -7,7 +7,6 @@ import sys
 import textwrap
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent / "support"))
 from raw_data import (
     pictures,
     volumes,

@@ -1,19 +1,16 @@
 """The raw layout: names, channels, labels and what else lies in the folders."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from raw_data import describe, organ, save_picture, save_volume, volumes
 
 from semialign.common.errors import UserError
 from semialign.data.dataset import Case, case_from_files, check_label, load_dataset, read_case
 from semialign.data.image_io import read_grid, read_label
-
-sys.path.append(str(Path(__file__).parents[1] / "support"))
-from raw_data import describe, organ, save_picture, save_volume, volumes
 
 
 def touch(folder: Path, *names: str) -> None:

@@ -1,17 +1,14 @@
 """The fingerprint of known images."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from raw_data import describe, organ, pictures, save_picture, save_volume, volumes
 
 from semialign.common.errors import UserError
 from semialign.data.dataset import Dataset, load_dataset
 from semialign.data.fingerprint import SAMPLES, fingerprint_case, summarise
-
-sys.path.append(str(Path(__file__).parents[1] / "support"))
-from raw_data import describe, organ, pictures, save_picture, save_volume, volumes
 
 
 def one(

@@ -1,7 +1,6 @@
 """Planted copies: a test case under another name among those that train is found, and nothing else is held up."""
 
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,8 @@ import nibabel
 import numpy as np
 import pytest
 from PIL import Image
+from prepared_data import Data
+from raw_data import pictures, save_volume, volumes
 
 from semialign.common.errors import UserError
 from semialign.common.files import read_json
@@ -17,10 +18,6 @@ from semialign.data.dataset import load_dataset
 from semialign.data.leaks import CONTENT, require_no_leak
 from semialign.data.prepare import prepare
 from semialign.data.splits import Split
-
-sys.path.append(str(Path(__file__).parents[1] / "support"))
-from prepared_data import Data
-from raw_data import pictures, save_volume, volumes
 
 SPLIT = Split(("a", "b"), ("c",), ("d",), ("e", "f"), protocol="mine")
 

@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -12,14 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from semialign.common.errors import UserError
-from semialign.data import parallel as parallel_module
-from semialign.data.prepare import prepare
-from semialign.data.splits import Split
-from semialign.data.store import Store
-
-sys.path.append(str(Path(__file__).parents[1] / "support"))
 from prepared_data import Data, changed
 from raw_data import (
     contents,
@@ -33,6 +24,12 @@ from raw_data import (
     volumes,
     write_split,
 )
+
+from semialign.common.errors import UserError
+from semialign.data import parallel as parallel_module
+from semialign.data.prepare import prepare
+from semialign.data.splits import Split
+from semialign.data.store import Store
 
 REAL = Path(os.environ.get("SEMIALIGN_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 

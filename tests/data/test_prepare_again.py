@@ -2,19 +2,12 @@
 
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-
-from semialign.common.errors import UserError
-from semialign.data import prepare as module
-from semialign.data.prepare import prepare
-
-sys.path.append(str(Path(__file__).parents[1] / "support"))
 from prepared_data import Data, changed
 from raw_data import (
     contents,
@@ -27,6 +20,10 @@ from raw_data import (
     unfinished,
     write_split,
 )
+
+from semialign.common.errors import UserError
+from semialign.data import prepare as module
+from semialign.data.prepare import prepare
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,16 @@
 """Two dimensions asked for of volumes: never silently, beside the volumes' own plan, refused where they do not fit."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from command_line import Line
+from raw_data import organ, pictures, times, volumes
 
 from semialign.common.errors import UserError
 from semialign.data.prepare import prepare
-
-sys.path.append(str(Path(__file__).parents[1] / "support"))
-from command_line import Line
-from raw_data import organ, pictures, times, volumes
 
 THICK = (12, 10, 6)
 

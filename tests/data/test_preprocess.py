@@ -1,20 +1,17 @@
 """Normalising and placing: one body, however it was stored, looks the same to the network."""
 
-import sys
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from raw_data import describe, organ, pictures, save_picture, save_volume
 from scipy import ndimage
 
 from semialign.common.errors import UserError
 from semialign.data.dataset import load_dataset
 from semialign.data.plan import Normalisation, Plan
 from semialign.data.preprocess import normalise, preprocess_image, preprocess_label
-
-sys.path.append(str(Path(__file__).parents[1] / "support"))
-from raw_data import describe, organ, pictures, save_picture, save_volume
 
 
 def plan(*normalisation: Normalisation, dimensions: int = 3, **more: object) -> Plan:

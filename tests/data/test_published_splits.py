@@ -1,21 +1,18 @@
 """The shipped lists: whole, free of overlaps, as large as the protocols say, and found by name."""
 
 import itertools
-import sys
 from importlib import resources
 from pathlib import Path
 
 import pytest
+from raw_data import volumes
+from raw_data import write_split as write_file
 
 from semialign.cli.main import main
 from semialign.common.errors import UserError
 from semialign.data.dataset import Case, Dataset
 from semialign.data.splits import PARTS, load_split, published_splits, read_split_file
 from semialign.evaluation.evaluate import cases_of_part
-
-sys.path.append(str(Path(__file__).parents[1] / "support"))
-from raw_data import volumes
-from raw_data import write_split as write_file
 
 # labelled, unlabelled, validation, test, as published
 COUNTS = {

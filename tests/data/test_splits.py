@@ -2,12 +2,12 @@
 
 import itertools
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from raw_data import write_split as write_file
 
 from semialign.common.errors import UserError
 from semialign.data.dataset import Case, Dataset
@@ -21,9 +21,6 @@ from semialign.data.splits import (
     make_split,
     write_split,
 )
-
-sys.path.append(str(Path(__file__).parents[1] / "support"))
-from raw_data import write_split as write_file
 
 
 def dataset(with_label: list[str], without: list[str] = ()) -> Dataset:  # type: ignore[assignment]

@@ -5,19 +5,16 @@ import os
 import pickle
 import resource
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from raw_data import contents, full_disk, unfinished
 
 from semialign.common.errors import UserError
 from semialign.data.store import KEPT, Store, read_box
-
-sys.path.append(str(Path(__file__).parents[1] / "support"))
-from raw_data import contents, full_disk, unfinished
 
 SHAPE = (70, 20, 33)  # more than one chunk and one block along an axis
 

@@ -2,23 +2,19 @@
 
 import json
 import shutil
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from stand_in_bench import pictures, stand, trial
 
 from semialign.cli.main import main
 from semialign.common.errors import UserError
 from semialign.common.files import read_json, write_json
 from semialign.evaluation.benchmark import bench, list_runs
 from semialign.evaluation.benchmark_machine import forget_peak
-
-sys.path.append(str(Path(__file__).parents[1] / "support"))
-from stand_in_bench import pictures, stand, trial
 
 __all__ = ["pictures", "stand", "trial"]  # fixtures
 

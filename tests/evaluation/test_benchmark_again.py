@@ -1,21 +1,18 @@
 """Benchmarks that are stopped, fail or change, and are called again; training stands in."""
 
 import random
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from stand_in_bench import pictures, stand, trial
 
 from semialign.common.errors import UserError
 from semialign.common.files import read_json, write_json
 from semialign.evaluation.benchmark import bench, list_runs
 from semialign.inference.predictor import PredictionSummary
-
-sys.path.append(str(Path(__file__).parents[1] / "support"))
-from stand_in_bench import pictures, stand, trial
 
 __all__ = ["pictures", "stand", "trial"]  # fixtures
 

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,12 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from stand_in_bench import pictures, stand, trial
 
 from semialign.common.errors import UserError
 from semialign.common.files import read_json
 from semialign.evaluation.benchmark import bench, list_runs
 from semialign.evaluation.benchmark_file import load_bench
-
-sys.path.append(str(Path(__file__).parents[1] / "support"))
-from stand_in_bench import pictures, stand, trial
 
 __all__ = ["pictures", "stand", "trial"]  # fixtures
 

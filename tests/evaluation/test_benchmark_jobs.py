@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stand_in_bench import pictures, stand, trial
+from stand_in_worker import WORKER
 
 from semialign.common.errors import UserError
 from semialign.common.files import read_json
 from semialign.evaluation import benchmark_jobs
 from semialign.evaluation.benchmark import Told, bench, list_runs
 from semialign.evaluation.benchmark_jobs import gpus, number_of_jobs, surroundings
-
-sys.path.append(str(Path(__file__).parents[1] / "support"))
-from stand_in_bench import pictures, stand, trial
-from stand_in_worker import WORKER
 
 __all__ = ["pictures", "stand", "trial"]  # fixtures
 

@@ -1,14 +1,11 @@
 """The page of a benchmark's results in Markdown: every figure, in words, and what is lacking."""
 
-import sys
-from pathlib import Path
 from typing import Any
+
+from bench_records import ENTRIES, page, record, rows_of, three_entries, two_groups
 
 from semialign.evaluation.benchmark_table import markdown, sections
 from semialign.evaluation.benchmark_words import duration
-
-sys.path.append(str(Path(__file__).parents[1] / "support"))
-from bench_records import ENTRIES, page, record, rows_of, three_entries, two_groups
 
 
 def test_markdown_shows_groups():

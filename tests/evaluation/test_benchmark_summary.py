@@ -1,16 +1,12 @@
 """Figures of a benchmark against figures worked out by hand."""
 
 import copy
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+from bench_records import record, summed, three_entries, two_groups
 
 from semialign.common.errors import UserError
-
-sys.path.append(str(Path(__file__).parents[1] / "support"))
-from bench_records import record, summed, three_entries, two_groups
 
 
 def test_spread_over_seeds():

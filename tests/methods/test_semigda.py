@@ -1,13 +1,12 @@
 """SemiGDA's step: what learns in each stage, each loss by hand, and that every setting changes what it should."""
 
 import copy
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tiny_autoencoder import TinyAutoencoder
 from torch import Tensor
 
 from semialign.common.errors import UserError
@@ -18,9 +17,6 @@ from semialign.losses.dice import soft_dice
 from semialign.methods import semigda
 from semialign.methods.semigda_settings import LEARNING, SemiGDASettings
 from semialign.networks.autoencoders.base import freeze
-
-sys.path.append(str(Path(__file__).parents[1] / "support"))
-from tiny_autoencoder import TinyAutoencoder
 
 Make = Callable[..., Any]
 ALIGN, SEGMENT = Progress("align", 50, 100), Progress("segment", 50, 100)

@@ -1,15 +1,10 @@
 """The skip adapters: nothing changes at the start, everything can later, and the frozen decoder stays frozen."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from tiny_autoencoder import TinyAutoencoder, tiny_autoencoder
 
 from semialign.networks.skip_adapters import SkipAdapter, SkipAdapters
-
-sys.path.append(str(Path(__file__).parents[1] / "support"))
-from tiny_autoencoder import TinyAutoencoder, tiny_autoencoder
 
 
 def _adapters(autoencoder: TinyAutoencoder, *, awake: bool = False, seed: int = 1) -> SkipAdapters:

@@ -1,12 +1,13 @@
 """Recipes of the published hosts: what they set, and that each kind trains on a tiny set of the owner's channels."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from raw_data import LABELS, describe, organ, save_volume
+from raw_data import write_split as write_file
 
 from semialign.data.plan_overlay import laid_over
 from semialign.data.planning import Budget, make_plan
@@ -14,10 +15,6 @@ from semialign.data.splits import read_split_file
 from semialign.recipes.load import load_recipe, recipe_names
 from semialign.training.resolve import resolve
 from semialign.training.train import train
-
-sys.path.append(str(Path(__file__).parents[1] / "support"))
-from raw_data import LABELS, describe, organ, save_volume
-from raw_data import write_split as write_file
 
 PATCH = {"magic": (96, 96, 96), "dhc": (128, 128, 64), "atrium": (112, 112, 80), "slice": (256, 256, 1)}
 SCDL_HOSTS = ("ga-magicnet", "dhc", "generic-ssl")

@@ -1,7 +1,6 @@
 """Recipes: what a file may hold, how bases, plans and splits take effect, and that every shipped one trains."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,9 @@ import nibabel
 import numpy as np
 import pytest
 import yaml
+from owners_data import SIZE, amos22, btcv
+from raw_data import LABELS, describe, organ, save_volume, volumes
+from raw_data import write_split as write_file
 
 from semialign.cli.main import main
 from semialign.common.errors import UserError
@@ -21,11 +23,6 @@ from semialign.data.splits import PARTS, published_splits, read_split_file
 from semialign.recipes.load import load_recipe, recipe_names, settings_of
 from semialign.training.resolve import resolve
 from semialign.training.train import train
-
-sys.path.append(str(Path(__file__).parents[1] / "support"))
-from owners_data import SIZE, amos22, btcv
-from raw_data import LABELS, describe, organ, save_volume, volumes
-from raw_data import write_split as write_file
 
 # Name to published split; each as GA-CPS alone and with SCDL.
 PUBLISHED = {

@@ -4,14 +4,11 @@ import csv
 import json
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "support"))
 from command_line import Line
 from raw_data import contents, times, volumes, write_split
 

@@ -1,20 +1,17 @@
 """AMOS22's folders with the owners' dataset.json."""
 
 import json
-import sys
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from owners_data import amos22
 
 from semialign.common.errors import UserError
 from semialign.data.dataset import load_dataset
 from semialign.data.importers import import_dataset
 from semialign.data.splits import PARTS, published_splits, read_split_file
-
-sys.path.append(str(Path(__file__).parents[2] / "support"))
-from owners_data import amos22
 
 ORGANS = """spleen, right kidney, left kidney, gallbladder, oesophagus, liver, stomach, aorta, postcava, pancreas,
 right adrenal gland, left adrenal gland, duodenum, bladder, prostate/uterus"""

@@ -1,19 +1,16 @@
 """BTCV's folders, as unpacked and as people rearrange them."""
 
-import sys
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from owners_data import btcv, save
 
 from semialign.common.errors import UserError
 from semialign.data.dataset import load_dataset
 from semialign.data.importers import import_dataset
 from semialign.data.splits import PARTS, published_splits, read_split_file
-
-sys.path.append(str(Path(__file__).parents[2] / "support"))
-from owners_data import btcv, save
 
 # As the owners number them.
 ORGANS = """spleen, right kidney, left kidney, gallbladder, oesophagus, liver, stomach, aorta, inferior vena cava,
