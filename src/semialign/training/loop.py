@@ -39,7 +39,7 @@ class Place:
     best: float = -1.0
     steps_done: int = 0
     stage_seconds: float = 0.0
-    times: dict[str, int] = field(default_factory=dict)  # that what is done now and then has been done
+    times: dict[str, int] = field(default_factory=dict)  # how often each thing that is done now and then has been due
 
 
 class Loop:
