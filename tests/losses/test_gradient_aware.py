@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semialign.common.errors import UserError
-from semialign.losses.gradient_aware import ga_ce, ga_dice, ga_loss, require_ga
+from semialign.common.types import Progress
+from semialign.losses.gradient_aware import ga_ce, ga_dice, ga_loss, kept_at, require_ga
 from semialign.losses.segmentation import cross_entropy
 
 KEEPS = (10, 37.5, 100)
@@ -245,6 +246,13 @@ def test_half_precision_is_computed_in_full(name: str) -> None:
     assert half.grad.dtype == torch.bfloat16
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(LOSSES[name](half.detach(), target), loss)
+
+
+def test_the_share_kept_falls_by_one_factor_a_step() -> None:
+    kept = [kept_at(Progress("train", step, 3), 100, 25) for step in range(4)]
+    assert kept == pytest.approx([100, 50, 25, 25]), "a run that outlasts its estimate stays where it ended"
+    assert kept_at(Progress("train", 7, 100), 10, 10) == 10, "as published, to the digit"
+    assert kept_at(Progress("train", 0, 1), 100, 10) == 100
 
 
 def test_large_patches_lose_no_digits() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from semialign.common.errors import UserError
 from semialign.common.types import Progress
-from semialign.losses.gradient_aware import ga_ce, ga_dice
+from semialign.losses.gradient_aware import ga_ce, ga_dice, kept_at
 
 MIDDLE = Progress("train", 60, 100)
 Make = Callable[..., Any]
@@ -30,18 +30,19 @@ def test_defaults_are_the_papers(small_method: Make) -> None:
     own = small_method("ga-cps").settings
     assert (own.weight, own.on_labelled, own.strong) == (0.1, True, False)
     assert (own.keep_labelled, own.keep_pseudo, own.gamma) == (10.0, 100.0, 0.5)
+    assert own.keep_start == 100.0, "ours: the worst voxels alone come last"
     assert own.start == small_method("cps").settings.start
 
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_by_hand(small_method: Make, small_batch: Make, dims: int) -> None:
     method = small_method("ga-cps", dims, weight=0.3, rampup_steps=0, keep_labelled=20, keep_pseudo=60, gamma=0.4)
-    batch = small_batch(dims)
+    batch, keep = small_batch(dims), kept_at(MIDDLE, 100, 20)
     total, terms = _step(method, batch)
     image = torch.cat([batch.image_l, batch.image_u])
     first, second = method.first(image).logits, method.second(image).logits
     for name, logits in (("first", first), ("second", second)):
-        expected = ga_ce(logits[:2], batch.label_l, keep=20, gamma=0.4) + ga_dice(logits[:2], batch.label_l)
+        expected = ga_ce(logits[:2], batch.label_l, keep=keep, gamma=0.4) + ga_dice(logits[:2], batch.label_l)
         assert terms[f"supervised {name}"].item() == pytest.approx(expected.item(), rel=1e-5)
     # One cross-entropy of labelled and unlabelled patches together: the worst voxels of all of them.
     pseudo = [_masked(logits.argmax(1), batch.label_l) for logits in (first, second)]
@@ -51,7 +52,7 @@ def test_by_hand(small_method: Make, small_batch: Make, dims: int) -> None:
     assert total.item() == pytest.approx(sum(terms[n].item() for n in terms if n != "ramp"), rel=1e-5)
     # Each network learns from its own half alone: the other's prediction is a hard label.
     total.backward()
-    mine = 0.3 * own + ga_ce(first[:2], batch.label_l, keep=20, gamma=0.4) + ga_dice(first[:2], batch.label_l)
+    mine = 0.3 * own + ga_ce(first[:2], batch.label_l, keep=keep, gamma=0.4) + ga_dice(first[:2], batch.label_l)
     expected = torch.autograd.grad(mine, list(method.first.parameters()))
     for gradient, parameter in zip(expected, method.first.parameters(), strict=True):
         assert torch.allclose(gradient, parameter.grad, rtol=1e-4, atol=1e-6)
@@ -85,6 +86,7 @@ def test_networks_start_and_predict_as_those_of_cps(small_method: Make, small_ba
     ("method", "settings", "words"),
     [
         ("ga-cps", {"keep_labelled": 0}, "keep_labelled 0: must be a percentage above 0, at most 100"),
+        ("ga-cps", {"keep_start": 0}, "keep_start 0: must be a percentage"),
         ("ga-cps", {"keep_pseudo": 120}, "keep_pseudo 120: must be a percentage"),
         ("ga-cps", {"gamma": -0.1}, "gamma -0.1: must be from 0 to 1"),
         ("ga-cps", {"keep": 10}, "ga-cps: unknown key 'keep'; did you mean 'keep_"),
@@ -103,7 +105,8 @@ def test_supervised_with_the_gradient_aware_losses(small_method: Make, small_bat
     method, batch = small_method("supervised", loss="ga", keep=30, gamma=0.2), small_batch()
     total, terms = _step(method, batch)
     logits = method.network(batch.image_l).logits
-    expected = ga_ce(logits, batch.label_l, keep=30, gamma=0.2) + ga_dice(logits, batch.label_l)
+    keep = kept_at(MIDDLE, 100, 30)
+    expected = ga_ce(logits, batch.label_l, keep=keep, gamma=0.2) + ga_dice(logits, batch.label_l)
     assert set(terms) == {"supervised"}
     assert total.item() == pytest.approx(expected.item(), rel=1e-6)
     assert total.item() != pytest.approx(_step(small_method("supervised"), batch)[0].item(), rel=0.05)

@@ -36,7 +36,7 @@ def _ga_ce(logits: Tensor, label: Tensor) -> Tensor:
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("name", ["magicnet", "ga-magicnet"])
 def test_by_hand(small_method: Make, small_batch: Make, name: str, dims: int) -> None:
-    own = {"keep_labelled": 20, "gamma": 0.4} if name == "ga-magicnet" else {}
+    own = {"keep_labelled": 20, "keep_start": 20, "gamma": 0.4} if name == "ga-magicnet" else {}
     settings = {"weight": 0.7, "rampup_steps": 0, "location_weight": 0.3, "noise": 0.0}
     method, batch = small_method(name, dims, **settings, **own), small_batch(dims)
     overlap, entropy = (ga_dice, _ga_ce) if own else (_dice, cross_entropy)

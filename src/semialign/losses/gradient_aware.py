@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semialign.common.errors import UserError
+from semialign.common.types import Progress
 from semialign.losses.dice import class_sums
 
 SMOOTH = 1e-10
@@ -55,6 +56,15 @@ def ga_ce(logits: Tensor, target: Tensor, *, keep: float, gamma: float) -> Tenso
     # A sum over voxels of its class's weight, in the type of the cross-entropy: a sum of everything loses no digits, as
     # one by index, voxel after voxel, would.
     return (voxelwise * weights.to(voxelwise.dtype)[label + 1]).sum()
+
+
+def kept_at(progress: Progress, start: float, end: float) -> float:
+    """Return the percentage to keep at ``progress``: ``start`` at the first step, ``end`` at the last (ours).
+
+    It changes by one factor a step. A network that knows nothing yet and learns its worst voxels alone answers the same
+    everywhere for hundreds of steps; all of them first, the worst of them later, learns both.
+    """
+    return start * (end / start) ** min(1.0, progress.step / max(1, progress.max_steps - 1))
 
 
 def require_ga(*, gamma: float, **keep: float) -> None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from semialign.losses.gradient_aware import ga_ce, ga_loss, require_ga
+from semialign.common.types import Batch, Progress, StepOutput
+from semialign.losses.gradient_aware import ga_ce, ga_loss, kept_at, require_ga
 from semialign.losses.segmentation import dice_ce
 from semialign.methods.cps import CrossPseudoSettings, CrossPseudoSupervision, annotated_prediction
 
@@ -19,8 +20,10 @@ class GradientAwareCrossPseudoSettings(CrossPseudoSettings):
     """Whether the networks supervise each other on labelled patches too, as the paper does."""
     keep_labelled: float = 10.0
     """Percentage of annotated voxels, those of largest cross-entropy, that the supervised cross-entropy is of."""
+    keep_start: float = 100.0
+    """That percentage at the first step, from which it falls by one factor a step to the other at the last."""
     keep_pseudo: float = 100.0
-    """The same for the cross-entropy to pseudo-labels."""
+    """Percentage of voxels that the cross-entropy to pseudo-labels is of."""
     gamma: float = 0.5
     """Exponent of the kept voxels' number in each class's divisor: 0 weighs classes alike, 1 voxels alike."""
 
@@ -34,11 +37,18 @@ class GradientAwareCrossPseudoSupervision(CrossPseudoSupervision):
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         own = self.settings
-        require_ga(gamma=own.gamma, keep_labelled=own.keep_labelled, keep_pseudo=own.keep_pseudo)
+        keep = {name: getattr(own, name) for name in ("keep_labelled", "keep_start", "keep_pseudo")}
+        require_ga(gamma=own.gamma, **keep)
+        self._keep = own.keep_start
+
+    def losses(self, batch: Batch, progress: Progress) -> StepOutput:
+        """Return what ``cps`` does, with the supervised losses of this step's share of voxels."""
+        self._keep = kept_at(progress, self.settings.keep_start, self.settings.keep_labelled)
+        return super().losses(batch, progress)
 
     def supervised_loss(self, logits: Tensor, label: Tensor, which: int) -> Tensor:
-        """Return ``GACE(keep_labelled) + GADice``."""
-        return ga_loss(logits, label, keep=self.settings.keep_labelled, gamma=self.settings.gamma)
+        """Return ``GACE(keep) + GADice``."""
+        return ga_loss(logits, label, keep=self._keep, gamma=self.settings.gamma)
 
     def watched(self, logits: Sequence[Tensor], label: Tensor, supervised: Sequence[Tensor]) -> Tensor:
         """Return the loss of ``cps``: the gradient-aware one is of the hardest voxels, and has no common scale."""

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from semialign.common.errors import require_known
 from semialign.common.types import Batch, Progress, StepOutput, View
-from semialign.losses.gradient_aware import ga_loss, require_ga
+from semialign.losses.gradient_aware import ga_loss, kept_at, require_ga
 from semialign.losses.segmentation import dice_ce
 from semialign.methods.base import Method, StageSettings
 
@@ -19,6 +19,8 @@ class SupervisedSettings:
     """``dice-ce`` ((CE + Dice) / 2) or ``ga`` (GACE + GADice, the gradient-aware losses of ``ga-cps``)."""
     keep: float = 10.0
     """``ga``: percentage of annotated voxels, those of largest cross-entropy, that the cross-entropy is of."""
+    keep_start: float = 100.0
+    """``ga``: that percentage at the first step, from which it falls by one factor a step to ``keep`` at the last."""
     gamma: float = 0.5
     """``ga``: exponent of the kept voxels' number in each class's divisor: 0 weighs classes alike, 1 voxels alike."""
 
@@ -32,7 +34,8 @@ class Supervised(Method):
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         require_known(self.settings.loss, ("dice-ce", "ga"), "loss")
-        require_ga(gamma=self.settings.gamma, keep=self.settings.keep)
+        own = self.settings
+        require_ga(gamma=own.gamma, keep=own.keep, keep_start=own.keep_start)
         self.network = self.student()
 
     def stage_settings(self, stage: str) -> StageSettings:
@@ -43,12 +46,13 @@ class Supervised(Method):
         """Return the supervised loss."""
         output = self.network(batch.image_l)
         view = View("network", self.network, batch.image_l, output, batch.label_l)
-        return StepOutput({"supervised": self.supervised_loss(output.logits, batch.label_l)}, [view], {})
+        return StepOutput({"supervised": self.supervised_loss(output.logits, batch.label_l, progress)}, [view], {})
 
-    def supervised_loss(self, logits: Tensor, label: Tensor) -> Tensor:
+    def supervised_loss(self, logits: Tensor, label: Tensor, progress: Progress) -> Tensor:
         """Return the loss of ``logits`` (L, C, *S) at ``label`` (L, *S)."""
-        if self.settings.loss == "ga":
-            return ga_loss(logits, label, keep=self.settings.keep, gamma=self.settings.gamma)
+        own = self.settings
+        if own.loss == "ga":
+            return ga_loss(logits, label, keep=kept_at(progress, own.keep_start, own.keep), gamma=own.gamma)
         return dice_ce(logits, label)
 
     def predict(self, image: Tensor) -> Tensor:
