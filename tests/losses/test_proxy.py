@@ -95,6 +95,10 @@ def test_balanced_by_hand() -> None:
     cosines, weights = torch.tensor([[[0.5], [0.2], [-0.4]]]), torch.tensor([[[1.0], [0.0], [0.0]]])
     expected = 0.5 * (math.exp(-0.5) + (math.exp(0.2) + math.exp(-0.4)) / 2)
     assert float(proxy.proxy_to_embedding(cosines, weights, balanced=True)) == pytest.approx(expected)
+    shares = torch.tensor([[[0.25], [0.75], [0.0]]])
+    own = 0.25 * math.exp(-0.5) + 0.75 * math.exp(-0.2)
+    others = (0.75 * math.exp(0.5) + 0.25 * math.exp(0.2) + math.exp(-0.4)) / 2
+    assert float(proxy.proxy_to_embedding(cosines, shares, balanced=True)) == pytest.approx(0.5 * (own + others))
     nobody = proxy.proxy_to_embedding(cosines, torch.zeros_like(weights), balanced=True)
     assert float(nobody) == pytest.approx(0.5 * (math.exp(0.5) + math.exp(0.2) + math.exp(-0.4)) / 3)
 
@@ -166,7 +170,24 @@ def test_proportions_of_cells() -> None:
     torch.testing.assert_close(share[0], torch.tensor(expected))
 
 
-@pytest.mark.parametrize("size", [(8, 10, 12), (7, 11, 13)])
+def test_voxels_of_no_class_count_nowhere() -> None:
+    label = torch.tensor([[[0, 255], [-1, -100]], [[3, 2], [2, 1]]])
+    share, known = proxy.label_proportions(label, (1, 1), 3)
+    assert known.all()
+    torch.testing.assert_close(share[:, 0], torch.tensor([[1.0, 0.0, 0.0], [0.0, 1 / 3, 2 / 3]]))
+
+
+def test_evened_proportions_are_those_of_equally_frequent_classes() -> None:
+    # Class 1 has a hundredth of the first cell and nothing elsewhere: all of it lies there.
+    shares = torch.tensor([[[0.99, 0.01], [1.0, 0.0], [1.0, 0.0], [0.0, 0.0]]])
+    even = proxy.evened(shares)
+    first = 0.99 / 2.99
+    torch.testing.assert_close(even[0, 0], torch.tensor([first / (first + 1), 1 / (first + 1)]))
+    assert even[0, 1:].tolist() == [[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]]
+    assert proxy.evened(torch.zeros(2, 3, 4)).tolist() == torch.zeros(2, 3, 4).tolist()
+
+
+@pytest.mark.parametrize("size", [(6, 10, 12), (8, 10, 12), (7, 11, 13)])
 def test_proportions_are_those_of_pooled_one_hot_volumes(size: tuple[int, ...]) -> None:
     label = torch.randint(0, 4, (2, *size), generator=torch.Generator().manual_seed(0))
     share, known = proxy.label_proportions(label, (3, 5, 4), 4)

@@ -1,5 +1,7 @@
 """SCDL's losses between embeddings and class proxies, as functions of tensors alone (arXiv 2603.05202)."""
 
+from math import prod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -90,16 +92,17 @@ def proxy_to_embedding(cosines: Tensor, weights: Tensor, *, balanced: bool = Fal
     """Return P2E, ``mean_c mean_l exp(-(w_lc m_lc - (1 - w_lc) m_lc))``; both (..., C).
 
     The mean over all tokens drowns a rare class: its proxy is pushed from everybody else's tokens and hardly drawn to
-    its own. ``balanced`` (ours) gives every class's own tokens, by ``w``, and the others', by ``1 - w``, half each.
+    its own; and where weights are shares of a cell, a token of which the class has less than half pushes it too.
+    ``balanced`` (ours) is ``mean_c (sum_l w_lc exp(-m_lc) / sum_l w_lc + sum_l (1 - w_lc) exp(m_lc) /
+    sum_l (1 - w_lc)) / 2``: each class's own tokens draw as much as all others push; the same terms where ``w`` is 0 or
+    1. A class without tokens adds its second half alone.
     """
-    terms = torch.exp(-(2 * weights - 1) * cosines)
     if not balanced:
-        return terms.mean()
-    terms, weights = terms.flatten(0, -2), weights.flatten(0, -2)
-    own, others = weights.sum(0), (1 - weights).sum(0)
-    of_own = (weights * terms).sum(0) / own.clamp(min=1e-6)
-    of_others = ((1 - weights) * terms).sum(0) / others.clamp(min=1e-6)
-    return 0.5 * (of_own + of_others).mean()
+        return torch.exp(-(2 * weights - 1) * cosines).mean()
+    cosines, weights = cosines.flatten(0, -2), weights.flatten(0, -2)
+    own = (weights * torch.exp(-cosines)).sum(0) / weights.sum(0).clamp(min=1e-6)
+    others = ((1 - weights) * torch.exp(cosines)).sum(0) / (1 - weights).sum(0).clamp(min=1e-6)
+    return 0.5 * (own + others).mean()
 
 
 def class_anchors(embeddings: Tensor, classes: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -121,14 +124,43 @@ def semantic_anchoring(mean: Tensor, anchors: Tensor, there: Tensor) -> Tensor:
     return ((1 - cosine) * there).sum() / there.sum().clamp(min=1)
 
 
+def evened(shares: Tensor) -> Tensor:
+    """Return class proportions (..., C) as they would be if all classes were equally frequent; rows of 0 stay.
+
+    Ours, for rare classes: a small organ never has the larger part of a cell, but a cell may hold a larger part of it
+    than of anything else. Frequencies are those of the batch, over all processes.
+    """
+    mass = shares.flatten(0, -2).sum(0)
+    sum_of_ranks(mass)
+    relative = shares / mass.clamp(min=1e-6)
+    return relative / relative.sum(-1, keepdim=True).clamp(min=1e-6)
+
+
 def label_proportions(label: Tensor, grid: tuple[int, ...], num_classes: int) -> tuple[Tensor, Tensor]:
     """Return the class proportions (B, L, C) in every token's cell, and which tokens carry a label at all (B, L).
 
-    ``label`` (B, *S) int64, -1 where nothing is known; ``grid``: tokens along each axis. One class is pooled at a
-    time, so that no one-hot volume is made; rows of tokens without a label are 0.
+    ``label`` (B, *S) int64, -1 where nothing is known; ``grid``: tokens along each axis. No one-hot volume is made:
+    voxels are counted where cells of one size cover the label, else one class is pooled at a time. Rows of tokens
+    without a label are 0.
     """
-    pool = F.adaptive_avg_pool2d if len(grid) == 2 else F.adaptive_avg_pool3d
-    shares = [pool((label == c).float()[:, None], grid).flatten(1) for c in range(num_classes)]  # type: ignore[arg-type]
-    share = torch.stack(shares, 2)
+    if all(n % cells == 0 for n, cells in zip(label.shape[1:], grid, strict=True)):
+        share = _counted(label, grid, num_classes)
+    else:
+        pool = F.adaptive_avg_pool2d if len(grid) == 2 else F.adaptive_avg_pool3d
+        pooled = [pool((label == c).float()[:, None], grid).flatten(1) for c in range(num_classes)]  # type: ignore[arg-type]
+        share = torch.stack(pooled, 2)
     known = share.sum(2, keepdim=True)
     return share / known.clamp(min=1e-6) * (known > 1e-6), known[..., 0] > 1e-6
+
+
+def _counted(label: Tensor, grid: tuple[int, ...], num_classes: int) -> Tensor:
+    """Return the number of voxels (B, L, C) of each class in each cell; all cells have one size."""
+    cell = torch.arange(len(label), device=label.device).reshape(-1, *[1] * len(grid))
+    for axis, cells in enumerate(grid):
+        n = label.shape[axis + 1]
+        along = torch.arange(n, device=label.device) // (n // cells)
+        cell = cell * cells + along.reshape(-1, *[1] * (len(grid) - axis - 1))
+    known = (label >= 0) & (label < num_classes)
+    slots = cell * (num_classes + 1) + torch.where(known, label, num_classes)
+    count = torch.bincount(slots.flatten(), minlength=len(label) * prod(grid) * (num_classes + 1))
+    return count.reshape(len(label), prod(grid), num_classes + 1)[..., :-1].float()

@@ -1,5 +1,6 @@
 """A Gaussian proxy for every class in the space of token embeddings, and the priors it gives (arXiv 2603.05202)."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -17,9 +18,10 @@ class ClassProxies(nn.Module):
     """Token MLP (``X -> 2D -> 2D -> D``, ReLU, dropout) and proxies ``N(mean_c, softplus(rho_c)^2)`` of ``C`` classes.
 
     ``width`` X: channels of a token; ``embedding`` D; ``samples``: of each proxy; ``draws``: of each token, for the
-    prior ``samples``. In ``eval()`` nothing is drawn: the proxies' samples are a set kept in the model, and the prior
-    ``samples`` is the embedding itself. Otherwise numbers come from a generator of its own, seeded from torch's seed,
-    the number of calls under it and ``salt``, so that the global generator is where it was.
+    prior ``samples``; ``spread``: standard deviation at the start (none: from the paper's start of ``rho``). In
+    ``eval()`` nothing is drawn: the proxies' samples are a set kept in the model, and the prior ``samples`` is the
+    embedding itself. Otherwise numbers come from a generator of its own, seeded from torch's seed, the number of calls
+    under it and ``salt``, so that the global generator is where it was.
     """
 
     eval_noise: Tensor
@@ -36,6 +38,7 @@ class ClassProxies(nn.Module):
         dropout: float,
         paper_weights: bool,
         salt: int,
+        spread: float | None = None,
     ) -> None:
         super().__init__()
         self.samples, self.draws, self.temperature, self.dropout = samples, draws, temperature, dropout
@@ -46,6 +49,8 @@ class ClassProxies(nn.Module):
             self.mlp = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
             start = nn.init.xavier_uniform_(torch.empty(num_classes, 2 * embedding))
             self.mean, self.rho = (nn.Parameter(half.clone()) for half in start.chunk(2, dim=1))
+            if spread is not None:
+                nn.init.constant_(self.rho, math.log(math.expm1(spread)))
             self.register_buffer("eval_noise", torch.randn(samples, embedding))
         self.token_sigma = nn.Parameter(torch.full((embedding,), 0.05))
         self._drawn = (0, 0)  # torch's seed, and how often numbers were drawn under it

@@ -13,6 +13,7 @@ from semialign.common.ranks import sum_of_ranks
 from semialign.losses.proxy import (
     class_anchors,
     embedding_to_proxy,
+    evened,
     label_proportions,
     mean_cosines,
     proxy_to_embedding,
@@ -55,6 +56,8 @@ class SCDLSettings:
     """Width D of embeddings and proxies."""
     samples: int = 1024
     """Samples of each proxy."""
+    spread: float | None = None
+    """Standard deviation that the proxies start with (default: as published, 0.7 on average)."""
     draws: int = 2
     """Noisy samples of each token in the prior ``samples``."""
     temperature: float = 0.2
@@ -62,7 +65,8 @@ class SCDLSettings:
     dropout: float = 0.2
     """Of the token MLP."""
     weights: str = "labels"
-    """Of CDBA: ``labels`` (class proportions where there is a label, sharpened assignment elsewhere) or ``soft``."""
+    """Of CDBA: ``labels`` (class proportions where there is a label, sharpened assignment elsewhere), ``even`` (these
+    proportions as if classes were equally frequent; ours) or ``soft`` (the assignment everywhere)."""
     balanced: bool = False
     """Whether P2E gives a class's own tokens as much weight as all the others' together (ours, for rare classes)."""
     unlabelled: bool = True
@@ -115,6 +119,7 @@ class SCDL(nn.Module):
             dropout=s.dropout,
             paper_weights=s.distribution_weights == "cosine",
             salt=salt,
+            spread=s.spread,
         )
         self.which = s.prior if s.inject != "none" else ()
         widths = [feature_width] if inject is None else inject
@@ -170,7 +175,10 @@ class SCDL(nn.Module):
         else:
             shares, known = label_proportions(label, tokens.grid, self.num_classes)
         if s.cdba:
-            weights = torch.where(known[..., None], shares, sharpened(assigned)) if s.weights == "labels" else assigned
+            weights = assigned
+            if s.weights != "soft":
+                of_labels = evened(shares) if s.weights == "even" else shares
+                weights = torch.where(known[..., None], of_labels, sharpened(assigned))
             chosen = torch.ones_like(known) if s.unlabelled else known
             p2e, e2p = _aligned(tokens.cosines, weights, chosen, s.balanced)
             found = {"p2e": s.align_weight * p2e, "e2p": s.align_weight * s.e2p_weight * e2p}
@@ -231,5 +239,5 @@ def _check(settings: SCDLSettings) -> None:
     require_known(settings.inject, ("stages", "bottleneck", "head", "none"), "inject")
     require_known(settings.anchor, ("features", "image"), "anchor")
     require_known(settings.features, ("encoder", "decoder"), "features")
-    require_known(settings.weights, ("labels", "soft"), "weights")
+    require_known(settings.weights, ("labels", "even", "soft"), "weights")
     require_known(settings.distribution_weights, ("softmax", "cosine"), "distribution_weights")
