@@ -24,7 +24,7 @@ _WHERE = {
     "report": "semialign.evaluation.reporting",
     "bench": "semialign.evaluation.benchmark",
     "SCDL": "semialign.plugins.scdl",
-    "SCDLSettings": "semialign.plugins.scdl",
+    "SCDLSettings": "semialign.plugins.scdl_settings",
     "UserError": "semialign.common.errors",
 }
 __all__ = ["__version__", *_WHERE]

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semialign.common.errors import UserError
-from semialign.plugins.scdl import SCDL, SCDLSettings, region_tokens
+from semialign.losses.proxy import proxy_to_embedding, region_tokens
+from semialign.plugins.scdl import SCDL
+from semialign.plugins.scdl_settings import SCDLSettings
 
 SMALL = SCDLSettings(embedding=16, samples=32, token_grid=4)
 
@@ -156,6 +158,35 @@ def test_unknown_choices_suggest() -> None:
     for settings in ({"prior": ("center",)}, {"inject": "stage"}, {"anchor": "imag"}, {"weights": "label"}):
         with pytest.raises(UserError, match="did you mean"):
             _module(**settings)
+
+
+def test_proxies_start_as_wide_as_asked() -> None:
+    narrow = _module(spread=0.06).proxies
+    torch.testing.assert_close(narrow.sigma, torch.full_like(narrow.sigma, 0.06))
+    assert float(_module().proxies.sigma.detach().mean()) == pytest.approx(0.7, abs=0.05), "as published"
+    for wrong in (0.0, -1.0, float("nan")):
+        with pytest.raises(UserError, match="must be above 0, or null for the published start"):
+            _module(spread=wrong)
+
+
+@pytest.mark.parametrize("weights", ["labels", "even", "soft"])
+def test_weights_of_labelled_cells(weights: str) -> None:
+    # One voxel of class 1 in a cell, among class 0 everywhere: evened, it has most of the cell.
+    label = torch.zeros(1, 8, 8, 8, dtype=torch.int64)
+    label[0, 0, 0, 0] = 1
+    module = _module(weights=weights, sac=False, prior=(), balanced=True).eval()
+    tokens = module.tokens(torch.randn(1, 12, 4, 4, 4, generator=torch.Generator().manual_seed(0)))
+    shares = torch.zeros(64, 5)
+    shares[:, 0], shares[0, :2] = 1.0, torch.tensor([7 / 8, 1 / 8])
+    if weights == "even":
+        total = shares.sum(0)
+        even = shares[0, :2] / total[:2]
+        shares[0, :2] = even / even.sum()
+        assert float(shares[0, 1]) > 0.98
+    if weights == "soft":
+        shares = module.proxies.assign(tokens.embeddings)[0]
+    expected = proxy_to_embedding(tokens.cosines[0], shares, balanced=True)
+    assert float(module.losses(tokens, label)["p2e"]) == pytest.approx(float(expected), rel=1e-5)
 
 
 # --- What each part claims, where the answer is known -----------------------------------------------------------------

@@ -11,8 +11,8 @@ from semialign.common.types import Batch, Output, Progress, View
 from semialign.methods import METHODS
 from semialign.methods.base import build_method, method_class, require_network
 from semialign.networks.unet import UNet
-from semialign.plugins.scdl import SCDLSettings
 from semialign.plugins.scdl_plugin import SCDLNetwork, SCDLPlugin
+from semialign.plugins.scdl_settings import SCDLSettings
 
 SMALL = {"embedding": 8, "samples": 16}
 MIDDLE = Progress("train", 60, 100)

@@ -105,6 +105,17 @@ def proxy_to_embedding(cosines: Tensor, weights: Tensor, *, balanced: bool = Fal
     return 0.5 * (own + others).mean()
 
 
+def region_tokens(values: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ``sum_l w_lc x_l / sum_l w_lc`` (N, X) of every class in every sample that shows it, and the classes (N,).
+
+    ``values`` (B, L, X), ``shares`` (B, L, C), rows of 0 where nothing is known. No gradient.
+    """
+    with torch.no_grad(), torch.autocast(values.device.type, enabled=False):
+        mass = shares.sum(1)
+        means = shares.transpose(1, 2) @ values.detach().float() / mass.clamp(min=1e-6)[..., None]
+        return means[mass > 0], (mass > 0).nonzero()[:, 1]
+
+
 def class_anchors(embeddings: Tensor, classes: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """Return anchors (C, D) of unit length and which classes are there (C,), over all processes, without gradient.
 

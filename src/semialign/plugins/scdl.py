@@ -1,14 +1,12 @@
 """Semantic class distribution learning (SCDL, arXiv 2603.05202) on feature maps, for any PyTorch code."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from semialign.common.errors import require_known
 from semialign.common.ranks import sum_of_ranks
 from semialign.losses.proxy import (
     class_anchors,
@@ -17,62 +15,13 @@ from semialign.losses.proxy import (
     label_proportions,
     mean_cosines,
     proxy_to_embedding,
+    region_tokens,
     semantic_anchoring,
     sharpened,
 )
 from semialign.networks.injection import Injection
-from semialign.plugins.class_proxies import PRIORS, ClassProxies
-
-
-@dataclass(frozen=True)
-class SCDLSettings:
-    """Settings of ``scdl``; each part can be switched off."""
-
-    cdba: bool = True
-    """Whether embeddings and proxies are aligned both ways (E2P and P2E)."""
-    sac: bool = True
-    """Whether proxies are anchored to labelled regions."""
-    prior: tuple[str, ...] = PRIORS
-    """Which priors reach the network: ``distribution``, ``centre``, ``samples``; an empty list: none."""
-    inject: str = "stages"
-    """Where the priors go in: ``stages`` (every decoder stage), ``bottleneck``, ``head`` or ``none``."""
-    align_weight: float = 1.0
-    """Of ``P2E + e2p_weight E2P``."""
-    e2p_weight: float = 0.1
-    """Of E2P beside P2E."""
-    sac_weight: float = 1.0
-    """Of SAC."""
-    rampup_steps: int | None = None
-    """Steps of the sigmoid ramp-up of all weights (default: 0.4 of the run; 0: none)."""
-    anchor: str = "features"
-    """``features``: anchors from the tokens of labelled regions; ``image``: from images of one class alone (paper)."""
-    features: str = "encoder"
-    """Where tokens come from: ``encoder`` or ``decoder`` (its last map; the priors then go to the ``head``)."""
-    level: int = -1
-    """``encoder``: which level of the pyramid, 0 the finest, -1 the deepest."""
-    token_grid: int = 12
-    """Largest number of tokens along an axis; never finer than the map."""
-    embedding: int = 256
-    """Width D of embeddings and proxies."""
-    samples: int = 1024
-    """Samples of each proxy."""
-    spread: float | None = None
-    """Standard deviation that the proxies start with (default: as published, 0.7 on average)."""
-    draws: int = 2
-    """Noisy samples of each token in the prior ``samples``."""
-    temperature: float = 0.2
-    """Of the soft assignment (released code; the paper has 1)."""
-    dropout: float = 0.2
-    """Of the token MLP."""
-    weights: str = "labels"
-    """Of CDBA: ``labels`` (class proportions where there is a label, sharpened assignment elsewhere), ``even`` (these
-    proportions as if classes were equally frequent; ours) or ``soft`` (the assignment everywhere)."""
-    balanced: bool = False
-    """Whether P2E gives a class's own tokens as much weight as all the others' together (ours, for rare classes)."""
-    unlabelled: bool = True
-    """Whether CDBA runs on tokens without a label too."""
-    distribution_weights: str = "softmax"
-    """How the prior ``distribution`` weighs the proxies: ``softmax`` of the mean cosines, or the ``cosine`` (paper)."""
+from semialign.plugins.class_proxies import ClassProxies
+from semialign.plugins.scdl_settings import SCDLSettings, require_sound
 
 
 class Tokens(NamedTuple):
@@ -107,7 +56,7 @@ class SCDL(nn.Module):
     ) -> None:
         super().__init__()
         self.settings = s = settings or SCDLSettings()
-        _check(s)
+        require_sound(s)
         self.feature_width, self.num_classes, self.spatial_dims = feature_width, num_classes, spatial_dims
         self.proxies = ClassProxies(
             feature_width,
@@ -214,30 +163,9 @@ class SCDL(nn.Module):
         own.mlp.requires_grad_(s.cdba or bool(self.which))
 
 
-def region_tokens(values: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``sum_l w_lc x_l / sum_l w_lc`` (N, X) of every class in every sample that shows it, and the classes (N,).
-
-    ``values`` (B, L, X), ``shares`` (B, L, C), rows of 0 where nothing is known. No gradient.
-    """
-    with torch.no_grad(), torch.autocast(values.device.type, enabled=False):
-        mass = shares.sum(1)
-        means = shares.transpose(1, 2) @ values.detach().float() / mass.clamp(min=1e-6)[..., None]
-        return means[mass > 0], (mass > 0).nonzero()[:, 1]
-
-
 def _aligned(cosines: Tensor, weights: Tensor, chosen: Tensor, balanced: bool) -> tuple[Tensor, Tensor]:
     """Return P2E and E2P over the ``chosen`` tokens; where there is none, 0 with a gradient of 0."""
     if not chosen.any():
         return cosines.sum() * 0, cosines.sum() * 0
     cosines, weights = cosines[chosen], weights[chosen]
     return proxy_to_embedding(cosines, weights, balanced=balanced), embedding_to_proxy(cosines, weights)
-
-
-def _check(settings: SCDLSettings) -> None:
-    for name in settings.prior:
-        require_known(name, PRIORS, "prior")
-    require_known(settings.inject, ("stages", "bottleneck", "head", "none"), "inject")
-    require_known(settings.anchor, ("features", "image"), "anchor")
-    require_known(settings.features, ("encoder", "decoder"), "features")
-    require_known(settings.weights, ("labels", "even", "soft"), "weights")
-    require_known(settings.distribution_weights, ("softmax", "cosine"), "distribution_weights")

@@ -11,7 +11,8 @@ from semialign.common.types import Output, Progress, View
 from semialign.networks.contract import Network
 from semialign.networks.modes import in_eval
 from semialign.plugins.base import Plugin
-from semialign.plugins.scdl import SCDL, SCDLSettings, Tokens
+from semialign.plugins.scdl import SCDL, Tokens
+from semialign.plugins.scdl_settings import SCDLSettings
 
 
 class SCDLOutput(Output):
