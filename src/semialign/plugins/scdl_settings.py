@@ -50,7 +50,7 @@ class SCDLSettings:
     """Of CDBA: ``labels`` (class proportions where there is a label, sharpened assignment elsewhere), ``even`` (these
     proportions as if classes were equally frequent; ours) or ``soft`` (the assignment everywhere)."""
     balanced: bool = False
-    """Whether P2E gives a class's own tokens as much weight as all the others' together (ours, for rare classes)."""
+    """Whether in P2E a class's own tokens draw as much as all the others push (ours, for rare classes)."""
     unlabelled: bool = True
     """Whether CDBA runs on tokens without a label too."""
     distribution_weights: str = "softmax"
