@@ -103,7 +103,7 @@ def test_a_protocol_is_as_published(name: str) -> None:
     assert (training.augmentation, training.foreground) == ("none", 0.0)
     assert training.steps // training.validations == (500 if family == "synapse" else 1000)
     assert (own["weight"], own["start"], own["rampup_steps"], own["on_labelled"]) == (0.1, 0.0, 17000, True)
-    assert (own["keep_labelled"], own["keep_pseudo"], own["gamma"]) == (10.0, 100.0, 0.5)
+    assert (own["keep_start"], own["keep_labelled"], own["keep_pseudo"], own["gamma"]) == (10.0, 10.0, 100.0, 0.5)
     assert (plan.network, plan.norm, plan.dropout, plan.widths[0]) == ("vnet", "batch", False, 16)
     assert (plan.patch_size, plan.batch_labelled, plan.batch_unlabelled) == ((96, 96, 96), 2, 2)
     grid = ((1.5, 1.5, 2.0), None) if family == "synapse" else (None, (160, 160, 80))
