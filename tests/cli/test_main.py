@@ -125,3 +125,32 @@ def test_python_dash_m() -> None:
     )
     assert done.returncode == 2
     assert done.stderr == "error: unknown command 'prepar'; did you mean 'prepare'?\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("D --set a=1 --seed 2 --set b=2 c=3", "D --set a=1 b=2 c=3 --seed 2"),
+        ("--set=a=1 --set b=2", "--set a=1 b=2"),
+        ("D --seed 1 --seed 2", "D --seed 1 --seed 2"),
+        ("D --set a=1 --resume", "D --set a=1 --resume"),
+        ("", ""),
+    ],
+)
+def test_values_of_an_option_given_twice_all_count(given: str, meant: str) -> None:
+    assert module.gathered(given.split(), {"--set", "--plugin"}) == meant.split()
+
+
+def test_options_of_many_values_are_found() -> None:
+    from semialign.cli import bench, train
+
+    assert module.repeatable(train.Arguments) == {"--set", "--plugin"}
+    assert module.repeatable(bench.Arguments) == {"--only", "--seeds"}
+
+
+def test_settings_given_in_two_options_are_both_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "nowhere", "--set", "wieght=1", "--set", "seed=1"]) == 2
+    first = capsys.readouterr().err
+    assert "wieght" in first
+    assert main(["train", "nowhere", "--set", "seed=1", "--set", "wieght=1"]) == 2
+    assert capsys.readouterr().err == first

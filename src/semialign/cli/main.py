@@ -5,6 +5,8 @@ A command's module is imported only when it is called, so that ``semialign --hel
 
 import importlib
 import sys
+from collections.abc import Collection, Sequence
+from typing import get_args, get_type_hints
 
 COMMANDS = {
     "phantom": ("phantom", "write a synthetic data set (CT-like 3D or lesion pictures) to try things on"),
@@ -40,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
         module = importlib.import_module(f"semialign.cli.{COMMANDS[argv[0]][0]}")
         import tyro
 
-        module.run(tyro.cli(module.Arguments, prog=f"semialign {argv[0]}", args=argv[1:], description=module.__doc__))
+        given = gathered(argv[1:], repeatable(module.Arguments))
+        module.run(tyro.cli(module.Arguments, prog=f"semialign {argv[0]}", args=given, description=module.__doc__))
     except UserError as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2
@@ -53,6 +56,35 @@ def main(argv: list[str] | None = None) -> int:
     except SystemExit as stop:  # tyro's own: 0 after --help, 2 after a wrong option
         return stop.code if isinstance(stop.code, int) else 2 * (stop.code is not None)
     return 0
+
+
+def repeatable(arguments: type) -> set[str]:
+    """Return the options of ``arguments``, a command's dataclass, that take any number of values: ``{"--set"}``."""
+    found = set()
+    for name, kind in get_type_hints(arguments).items():
+        if any(get_args(each)[1:] == (...,) for each in (kind, *get_args(kind))):  # itself, or beside None
+            found.add(f"--{name.replace('_', '-')}")
+    return found
+
+
+def gathered(argv: Sequence[str], names: Collection[str]) -> list[str]:
+    """Return ``argv`` with the values of each of ``names`` that stands in it several times behind its first.
+
+    ``--set a=1 --set b=2`` means both; argparse would keep the last alone, without a word.
+    """
+    parts: list[list[str]] = [[]]
+    first: dict[str, list[str]] = {}
+    for argument in argv:
+        name, *value = argument.split("=", 1) if argument.startswith("--") else [""]
+        if not name:
+            parts[-1].append(argument)
+        elif name in names:
+            parts.append(first.setdefault(name, [name]))
+            parts[-1] += value
+        else:
+            parts.append([argument])
+    kept = {id(part): part for part in parts}  # an option that came again is the same list
+    return [argument for part in kept.values() for argument in part]
 
 
 def _one_line(error: Exception) -> str:
