@@ -145,6 +145,8 @@ def test_each_stage_has_the_papers_optimisers(tiny_method: Make, small_method: M
     align = [("AdamW", 0.002, 0.01, counts["mapper"]), ("SGD", 0.01, 1e-4, counts["encoder"])]
     assert kinds(own, "align") == align
     own = small_method("semigda")
+    assert kinds(own, "segment") == [("SGD", 0.5, 0.3, learning)]  # the run's
+    own = small_method("semigda", segment_rate=0.01)
     assert kinds(own, "segment") == [("SGD", 0.01, 1e-4, learning)]
     bare = dict.fromkeys(("autoencoder_rate", "mapper_rate", "encoder_rate", "segment_rate"))
     method = small_method("semigda", **bare)
@@ -155,9 +157,9 @@ def test_each_stage_has_the_papers_optimisers(tiny_method: Make, small_method: M
 @pytest.mark.parametrize(
     ("settings", "shares"),
     [
-        ({}, {"autoencoder": 0.25, "align": 0.2, "segment": 0.55}),
-        ({"dam": False}, {"autoencoder": 0.25, "segment": 0.75}),
-        ({"autoencoder": "taef2"}, {"align": 0.2, "segment": 0.8}),
+        ({}, {"autoencoder": 0.12, "align": 0.08, "segment": 0.8}),
+        ({"dam": False}, {"autoencoder": 0.12, "segment": 0.88}),
+        ({"autoencoder": "taef2"}, {"align": 0.08, "segment": 0.92}),
         ({"weights": "own.pt", "dam": False}, {"segment": 1.0}),
         ({"autoencoder_share": 0.5, "align_share": 0.1}, {"autoencoder": 0.5, "align": 0.1, "segment": 0.4}),
     ],
@@ -300,6 +302,23 @@ def test_settings_change_the_terms_they_name(tiny_method: Make, batch: Batch) ->
     assert changed(pseudo="hard", mix=True) == unlabelled
     early = _same(tiny_method, batch, Progress("segment", 32, 100), pseudo="hard", mix=True)
     assert early["align unlabelled"], "nothing is mixed in the first third"
+
+
+@pytest.mark.parametrize(("start", "first"), [(0.5, 50), (0.0, 0), (0.25, 25), (1.0, 100)])
+def test_unlabelled_pictures_come_with_the_start(tiny_method: Make, start: float, first: int) -> None:
+    method = tiny_method(start=start)
+    wanted = [step for step in range(100) if method.wants_unlabelled(Progress("segment", step, 100))]
+    assert wanted == list(range(first, 100))
+    assert all(method.wants_unlabelled(Progress(stage, 0, 100)) for stage in ("autoencoder", "align"))
+
+
+def test_a_step_on_labels_alone_has_no_unlabelled_loss(tiny_method: Make, batch: Batch) -> None:
+    method = _wake(tiny_method())
+    alone = _terms(method, batch._replace(image_u=batch.image_u[:0], index_u=batch.index_u[:0]))
+    both = _terms(method, batch)
+    assert alone["agreement"] == alone["align unlabelled"] == 0
+    for name in ("supervised mapped", "supervised encoded", "align labelled"):
+        assert alone[name].item() == pytest.approx(both[name].item(), rel=1e-4)
 
 
 def test_sampling_is_the_share_of_the_steps(tiny_method: Make, batch: Batch) -> None:

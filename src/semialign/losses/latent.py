@@ -28,6 +28,16 @@ def unlabelled_alignment(mapped: Tensor, encoded: Tensor) -> Tensor:
     return _squared_error(mapped, encoded.detach()) + _squared_error(encoded, mapped.detach())
 
 
+def alignment(mapped: Tensor, encoded: Tensor, *, anchor: Tensor, weight: float) -> dict[str, Tensor]:
+    """Return both alignments by their logged names; of B latents the first ``len(anchor)`` are labelled ones.
+
+    ``weight``: of the unlabelled term.
+    """
+    known, unknown = zip(*((x[: len(anchor)], x[len(anchor) :]) for x in (mapped, encoded)), strict=True)
+    labelled = labelled_alignment(*known, anchor=anchor)
+    return {"align labelled": labelled, "align unlabelled": weight * unlabelled_alignment(*unknown)}
+
+
 def soft_soft_dice(p: Tensor, target: Tensor, *, background: bool = False, smooth: float = 1e-5) -> Tensor:
     """Return ``1 -`` the mean over images and classes of the Dice of two soft outputs (B, K, H, W), a scalar float32.
 

@@ -17,11 +17,10 @@ from semialign.data.unit_range import UnitRange
 from semialign.losses.annotation_code import label_code
 from semialign.losses.latent import (
     agreement,
+    alignment,
     foreground_dice,
     hard_pseudo_labels,
-    labelled_alignment,
     mix_pairs,
-    unlabelled_alignment,
 )
 from semialign.methods.base import Method, StageSettings, make_optimiser
 from semialign.methods.semigda_latents import FrozenLatents
@@ -29,7 +28,7 @@ from semialign.methods.semigda_settings import LEARNING, SemiGDASettings, requir
 from semialign.networks.autoencoders import load_autoencoder
 from semialign.networks.autoencoders.base import weights_hash
 from semialign.networks.autoencoders.own import OwnAutoencoder, autoencoder_losses, save_own
-from semialign.networks.generative_segmenter import GenerativeSegmenter, Latents
+from semialign.networks.generative_segmenter import GenerativeSegmenter
 
 _TO_CALIBRATE = 8  # batches
 
@@ -95,6 +94,10 @@ class SemiGDA(Method):
             if data.rank == 0:
                 remove_kept(folder)
 
+    def wants_unlabelled(self, progress: Progress) -> bool:
+        """Whether unlabelled pictures count yet; without them a step of stage ``segment`` costs half."""
+        return progress.stage != "segment" or progress.step >= self.settings.start * progress.max_steps
+
     def losses(self, batch: Batch, progress: Progress) -> StepOutput:
         """Return the losses of the stage at hand."""
         code, s, labelled = self.code.encode(batch.label_l), self.settings, len(batch.image_l)
@@ -105,7 +108,7 @@ class SemiGDA(Method):
         ramp = sigmoid_rampup(progress.step, progress.max_steps if s.rampup_steps is None else s.rampup_steps)
         if progress.stage == "align":
             mean, anchor = self.frozen.means(batch, picture, code)
-            losses = self._alignment(self.network.latents(mean, picture), anchor, s.weight * ramp)
+            losses = alignment(*self.network.latents(mean, picture)[:2], anchor=anchor, weight=s.weight * ramp)
             return StepOutput(losses, [], {"ramp": ramp})
         target = None
         if s.mix and len(batch.image_u) > 1 and 3 * progress.step >= progress.max_steps:
@@ -117,7 +120,9 @@ class SemiGDA(Method):
         sampled = bool(torch.rand(()) < s.sampling)
         latents = self.network.latents(self.network.autoencoder.sample(encoded) if sampled else encoded.mean, picture)
         p, q = (self.code.memberships(out) for out in self.network.decode(latents, encoded.features))
-        losses = self._alignment(latents, self.network.encode(code).mean, s.weight * ramp) if s.dam else {}
+        losses = {}
+        if s.dam:
+            losses = alignment(*latents[:2], anchor=self.network.encode(code).mean, weight=s.weight * ramp)
         losses["supervised mapped"] = foreground_dice(p[:labelled], batch.label_l)
         losses["supervised encoded"] = foreground_dice(q[:labelled], batch.label_l)
         if s.cdsa:
@@ -137,11 +142,6 @@ class SemiGDA(Method):
     def _pictures(self, batch: Batch) -> Tensor:
         device = self.unit_range.factor.device
         return self.unit_range(torch.cat([batch.image_l, batch.image_u]).to(device))
-
-    def _alignment(self, latents: Latents, anchor: Tensor, weight: float) -> dict[str, Tensor]:
-        known, unknown = zip(*((x[: len(anchor)], x[len(anchor) :]) for x in latents[:2]), strict=True)
-        labelled = labelled_alignment(*known, anchor=anchor)
-        return {"align labelled": labelled, "align unlabelled": weight * unlabelled_alignment(*unknown)}
 
     def _memberships(self, picture: Tensor) -> Tensor:
         """Return the soft classes of the mean of both outputs."""

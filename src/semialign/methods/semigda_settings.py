@@ -38,6 +38,8 @@ class SemiGDASettings:
     """With ``cdsa``: features of the learnable encoder for the decoding of its own latent."""
     weight: float = 0.1
     """Of both unlabelled losses, at the end of their ramp-up."""
+    start: float = 0.5
+    """Share of stage ``segment`` for labelled pictures alone, while the ramp-up lets others count little (paper: 0)."""
     rampup_steps: int | None = None
     """Steps of the sigmoid ramp-up (default: all of the stage)."""
     sampling: float = 0.5
@@ -48,9 +50,9 @@ class SemiGDASettings:
     """Whether unlabelled pictures exchange cuboids in the last two thirds of stage ``segment``; needs ``hard``."""
     keep: bool = True
     """Whether stage ``align`` keeps the frozen latents of whole pictures, then only flipped and turned by quarters."""
-    autoencoder_share: float = 0.25
+    autoencoder_share: float = 0.12
     """Of the run, for stage ``autoencoder``, which an autoencoder of other ``weights`` does not need."""
-    align_share: float = 0.2
+    align_share: float = 0.08
     """Of the run, for stage ``align``."""
     autoencoder_rate: float | None = 0.002
     """AdamW's learning rate in stage ``autoencoder``; none, here and below: the run's optimiser and learning rate."""
@@ -58,8 +60,8 @@ class SemiGDASettings:
     """AdamW's learning rate for the mapper in stage ``align`` (paper)."""
     encoder_rate: float | None = 0.01
     """SGD's learning rate for the learnable encoder in stage ``align`` (paper)."""
-    segment_rate: float | None = 0.01
-    """SGD's learning rate in stage ``segment`` (paper)."""
+    segment_rate: float | None = None
+    """SGD's learning rate in stage ``segment`` (paper: 0.01)."""
 
     def __post_init__(self) -> None:
         """Write a path out in full, so that a prediction started elsewhere finds it."""
@@ -106,6 +108,8 @@ class SemiGDASettings:
         shares = self.shares()
         if min(shares.values()) <= 0:
             raise UserError(f"semigda: the stages' shares {shares} must all be above 0 and add up to 1")
+        if not 0 <= self.start <= 1:
+            raise UserError(f"semigda: start must lie between 0 and 1, not {self.start}")
         for name in ("autoencoder_rate", "mapper_rate", "encoder_rate", "segment_rate"):
             if (rate := getattr(self, name)) is not None and rate <= 0:
                 raise UserError(f"semigda: {name} must be more than 0, not {rate}")

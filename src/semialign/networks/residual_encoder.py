@@ -26,9 +26,12 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def group_norm(width: int) -> nn.Module:
-    """Return a GroupNorm of eight channels a group: one channel a group would wipe out each map's mean."""
-    return GroupNorm(width // math.gcd(8, width), width)
+def group_norm(width: int, *, times: int = 1) -> nn.Module:
+    """Return a GroupNorm of eight channels a group, of ``times`` maps of ``width`` channels side by side.
+
+    One channel a group would wipe out each map's mean.
+    """
+    return GroupNorm(times * (width // math.gcd(8, width)), times * width)
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm2d, "group": group_norm}

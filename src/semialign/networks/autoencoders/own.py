@@ -15,7 +15,7 @@ from semialign.networks.autoencoders.base import Adapt, Autoencoder, Encoded, sp
 from semialign.networks.autoencoders.weights import load_strictly
 from semialign.networks.normalisation import GroupNorm
 
-_VERSION = 2
+_VERSION = 3
 _GROUP = 8  # channels a norm takes together
 _COLOURS = 3  # the first channels everywhere, which carry the thumbnail
 _START_LOGVAR = -8.0  # little noise, so that the decoder sees the image's latent from its first step on
@@ -25,8 +25,8 @@ class OwnAutoencoder(Autoencoder):
     """Maps (B, 3, H, W) to a Gaussian over (B, C_z, H/8, W/8) and back.
 
     ``widths``: channels by resolution, finest first, multiples of 8, one resolution more than there are halvings. Of
-    residual blocks (GroupNorm, SiLU, 3x3 convolution, twice), one a resolution in the encoder, two in the decoder but
-    one at the finest, where each costs most for its weights.
+    residual blocks (GroupNorm, SiLU, 3x3 convolution, twice), one a resolution in encoder and decoder: every step of
+    SemiGDA decodes twice, and more blocks cost more steps than they are worth.
 
     Every change of channels or size has a shortcut that averages or repeats pixels and fills up with zeros or cuts
     channels, and what lies beside the shortcuts starts at nothing where a branch ends. So it starts as a thumbnail that
@@ -48,9 +48,7 @@ class OwnAutoencoder(Autoencoder):
         self.down = nn.ModuleList(_Change(fine, coarse, stride=2) for fine, coarse in pairwise(widths))
         self.moments = _head(widths[-1], 2 * latent_channels)
         self.start = _Change(latent_channels, widths[-1])
-        self.decoder = nn.ModuleList(
-            nn.ModuleList(_Block(width) for _ in range(1 if level == 0 else 2)) for level, width in enumerate(widths)
-        )
+        self.decoder = nn.ModuleList(_Block(width) for width in widths)
         self.up = nn.ModuleList(_Change(coarse, fine) for fine, coarse in pairwise(widths))
         self.image = _head(widths[0], 3)
 
@@ -100,12 +98,9 @@ class OwnAutoencoder(Autoencoder):
         """Scaled latent (B, C_z, h, w) to an image (B, 3, 8h, 8w); ``adapt`` as in :meth:`Autoencoder.decode`."""
         values = self.start(latent / self.latent_scale + self.latent_shift)
         for level in reversed(range(len(self.decoder_widths))):
-            blocks = self.decoder[level]
-            assert isinstance(blocks, nn.ModuleList)
-            for number, block in enumerate(blocks):
-                values = block(values)
-                if number == 0 and adapt is not None:
-                    values = adapt(level, values)
+            values = self.decoder[level](values)
+            if adapt is not None:
+                values = adapt(level, values)
             if level > 0:
                 # Convolved before it grows: the same sums as after it would cost four times as much.
                 values = F.interpolate(self.up[level - 1](values), scale_factor=2.0, mode="nearest")
