@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from semialign.networks import normalisation
 from semialign.networks.layout import with_channels_last
 from semialign.networks.normalisation import GroupNorm, InstanceNorm
 
@@ -61,6 +62,15 @@ GROUPED = [((3, 16, 6, 5), 2), ((2, 12, 3, 7), 3), ((2, 8, 4, 3, 5), 4), ((2, 6,
 WIDE = [((2, 32, 5, 4), 2), ((2, 32, 5, 4), 1)]  # groups that PyTorch's own takes fast
 
 
+@pytest.fixture(params=["_OfSmall", "_OfLarge"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The function that serves the test's maps, whatever their size."""
+    name: str = request.param
+    monkeypatch.setattr(normalisation, "_SMALL", 10**9 if name == "_OfSmall" else 0)
+    return name
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("size", "groups"), GROUPED + WIDE)
@@ -80,15 +90,16 @@ def test_a_group_norms_values_and_gradients_are_pytorchs(
 
 
 @pytest.mark.parametrize(("size", "groups"), GROUPED)
-def test_a_group_norms_numerical_gradients(size: tuple[int, ...], groups: int) -> None:
+def test_a_group_norms_numerical_gradients(size: tuple[int, ...], groups: int, way: str) -> None:
     torch.manual_seed(0)
     norm = GroupNorm(groups, size[1]).double()
     nn.init.normal_(norm.weight)
     values = with_channels_last(torch.randn(size, dtype=torch.float64)).requires_grad_()
-    assert norm(values).grad_fn.name() == "_GroupNormBackward", "PyTorch's would pass too"
+    assert norm(values).grad_fn.name() == f"{way}Backward", "PyTorch's would pass too"
     assert torch.autograd.gradcheck(lambda *given: norm(given[0]), (values, norm.weight, norm.bias))
 
 
+@pytest.mark.usefixtures("way")
 def test_a_group_norm_keeps_layout_and_type() -> None:
     norm, values = GroupNorm(2, 4), torch.randn(2, 4, 6, 6)
     assert norm(values).is_contiguous()
@@ -99,9 +110,17 @@ def test_a_group_norm_keeps_layout_and_type() -> None:
     assert gradient.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.usefixtures("way")
 def test_a_frozen_group_norm_passes_the_gradient_on() -> None:
     norm, values = GroupNorm(2, 4).requires_grad_(False), torch.randn(2, 4, 6, 6)
     last = with_channels_last(values).requires_grad_()
     (mine,) = torch.autograd.grad(norm(last).square().sum(), [last])
     (theirs,) = torch.autograd.grad(norm(values.requires_grad_()).square().sum(), [values])
     torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_a_small_maps_group_far_from_zero_keeps_its_figures() -> None:
+    torch.manual_seed(0)
+    values = with_channels_last(torch.randn(2, 8, 6, 6) + 1000)
+    exact = nn.GroupNorm(1, 8).double()(values.double())
+    torch.testing.assert_close(GroupNorm(1, 8)(values).double(), exact, atol=2e-3, rtol=0)

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from semialign.common.allocator import keep_freed_memory
 from semialign.common.errors import UserError, closest
 from semialign.config import TrainingSettings, from_mapping
 from semialign.data.prepare import Prepared, prepare
@@ -109,6 +110,8 @@ def train(
     fabric.barrier()
     if fabric.device.type == "cpu" and fabric.world_size > 1:
         torch.set_num_threads(max(1, torch.get_num_threads() // fabric.world_size))
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
     loop = Loop(
         fabric,
         built,

@@ -1,0 +1,42 @@
+"""Freed memory is kept for the next step, unless the environment says how memory is to be handled."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from semialign.common.allocator import keep_freed_memory
+
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+
+PAGES = """
+import resource, sys, torch
+from semialign.common.allocator import keep_freed_memory
+if "keep" in sys.argv:
+    assert keep_freed_memory()
+def page_faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def allocate():
+    for _ in range(10):
+        torch.ones(2**26, dtype=torch.uint8)
+allocate()
+before = page_faults()
+allocate()
+print(page_faults() - before)
+"""
+
+
+def _page_faults(*how: str) -> int:
+    done = subprocess.run([sys.executable, "-c", PAGES, *how], check=True, capture_output=True, encoding="utf-8")
+    return int(done.stdout)
+
+
+@glibc
+def test_a_freed_block_needs_no_new_pages() -> None:
+    assert _page_faults("keep") * 20 < _page_faults()
+
+
+@pytest.mark.parametrize("name", ["MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_", "LD_PRELOAD"])
+def test_the_environments_own_word_stands(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "1")
+    assert not keep_freed_memory()
