@@ -40,3 +40,25 @@ def test_a_freed_block_needs_no_new_pages() -> None:
 def test_the_environments_own_word_stands(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "1")
     assert not keep_freed_memory()
+
+
+HELD = """
+import os, torch
+from pathlib import Path
+from semialign.common.allocator import give_back_freed_memory, keep_freed_memory
+def held(): return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+before = held()
+assert keep_freed_memory()
+torch.ones(2**26, dtype=torch.uint8)
+kept = held()
+give_back_freed_memory()
+print(kept - before, held() - before)
+"""
+
+
+@glibc
+def test_what_was_kept_is_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", HELD], check=True, capture_output=True, encoding="utf-8")
+    kept, left = map(int, done.stdout.split())
+    assert kept > 60 * 2**20
+    assert left * 10 < kept

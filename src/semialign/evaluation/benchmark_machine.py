@@ -9,6 +9,8 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from semialign.common.allocator import give_back_freed_memory
+
 Say = Callable[[str, int, int], None]
 
 
@@ -78,6 +80,7 @@ def forget_peak() -> bool:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     try:
+        give_back_freed_memory()  # or it would count from the start
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc(5): reset the peak resident set size
     except OSError:
         return False

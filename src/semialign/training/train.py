@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from semialign.common.allocator import keep_freed_memory
+from semialign.common.allocator import give_back_freed_memory, keep_freed_memory
 from semialign.common.errors import UserError, closest
 from semialign.config import TrainingSettings, from_mapping
 from semialign.data.prepare import Prepared, prepare
@@ -126,6 +126,7 @@ def train(
     )
     with _others_end_too(fabric):
         place = loop.run_all()
+        give_back_freed_memory()
         if fabric.is_global_zero:
             finish_run(run, ready, place, described, on_gpu=fabric.device.type == "cuda")
             if ready.split.unlabelled and (note := built.closing_note()):
