@@ -54,6 +54,8 @@ class GroupNorm(nn.GroupNorm):
 
 
 class _OfSmall(Function):
+    """All samples at once; moments about the mean, since those about 0 cancel where it is large."""
+
     @staticmethod
     def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
         x = with_channels_last(values).to(weight.dtype)
@@ -73,6 +75,7 @@ class _OfSmall(Function):
         centred, count = x - _spread(mean, x), x[0].numel() // ctx.groups
         summed, scaled = _summed(g), inverse * _summed(g * centred)  # (B, C)
         drift, pull = (_of_groups(weight * each, ctx.groups) / count for each in (summed, scaled))
+        # inverse (weight g - drift - pull normed): a share of g, one of x and a constant for each channel.
         of_values = torch.addcmul(_spread(-inverse * drift, x), _spread(weight * inverse, x), g)
         of_values.addcmul_(_spread(-inverse.square() * pull, x), centred)
         return of_values.to(gradient.dtype), scaled.sum(0), summed.sum(0), None, None
@@ -94,6 +97,8 @@ def _spread(values: Tensor, over: Tensor) -> Tensor:
 
 
 class _OfLarge(Function):
+    """PyTorch's own values; for the gradient a loop over samples, each of which stays in the cache."""
+
     @staticmethod
     def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
         values = with_channels_last(values)

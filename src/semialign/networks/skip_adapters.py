@@ -57,7 +57,7 @@ class SkipAdapter(nn.Module):
         self.reduce_h = nn.Conv2d(width, half, 1, bias=False)
         self.reduce_skip = nn.Conv2d(skip_width, half, 1, bias=False)
         self.body = nn.Sequential(
-            group_norm(half, times=2),  # one norm's groups lie on either side of the seam: half the cost of two
+            group_norm(half, times=2),  # of both, whose groups end where the two meet
             nn.SiLU(),
             nn.Conv2d(2 * half, 2 * half, 3, padding=1, bias=False),
             group_norm(2 * half),
