@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from semialign.networks import latent_mapper
 from semialign.networks.latent_mapper import WIDTHS, LatentMapper, MapperBlock, SelfAttention
 
 TINY = (4, 6, 8)
@@ -68,7 +69,9 @@ def test_norms_have_sixteen_groups_in_the_paper() -> None:
     assert {m.num_groups for m in modules if isinstance(m, torch.nn.GroupNorm)} == {16}
 
 
-def test_attention_agrees_with_the_definition() -> None:
+@pytest.mark.parametrize("few", [0, 1024], ids=["in blocks", "all pairs at once"])
+def test_attention_agrees_with_the_definition(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latent_mapper, "_FEW", few)
     torch.manual_seed(1)
     attention, values = SelfAttention(6), torch.randn(2, 6, 3, 4)
     query, key, value = attention.take(attention.norm(values)).flatten(2).chunk(3, 1)  # (B, C, N)

@@ -10,9 +10,9 @@ from semialign.networks.residual_encoder import NORMS, PRESETS, BasicBlock, Resi
 WIDTHS, BLOCKS = (4, 6, 8, 10), (1, 2, 1)
 
 
-def _encoder(norm: str = "group", seed: int = 0) -> ResidualEncoder:
+def _encoder(norm: str = "group", seed: int = 0, *, stem_stride: int = 1) -> ResidualEncoder:
     torch.manual_seed(seed)
-    return ResidualEncoder(3, widths=WIDTHS, blocks=BLOCKS, norm=norm)
+    return ResidualEncoder(3, widths=WIDTHS, blocks=BLOCKS, norm=norm, stem_stride=stem_stride)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -23,6 +23,14 @@ def test_shapes(norm: str) -> None:
     assert encoder.factor == 8
     assert encoder.feature_widths == WIDTHS
     assert [f.shape for f in features] == [(2, w, 16 // 2**i, 24 // 2**i) for i, w in enumerate(WIDTHS)]
+
+
+def test_a_stem_that_halves_spares_the_first_stage() -> None:
+    encoder = _encoder(stem_stride=2)
+    moments, features = encoder(torch.randn(2, 3, 16, 24))
+    assert encoder.factor == 8
+    assert moments.shape == (2, 6, 2, 3)
+    assert [tuple(f.shape[2:]) for f in features] == [(8, 12), (8, 12), (4, 6), (2, 3)]
 
 
 def test_features_are_what_the_next_stage_takes() -> None:

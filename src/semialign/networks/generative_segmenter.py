@@ -42,7 +42,9 @@ class GenerativeSegmenter(nn.Module):
         if autoencoder.factor != self.encoder.factor:
             raise UserError(f"the autoencoder's factor must be {self.encoder.factor}, not {autoencoder.factor}")
         self.image_adapter = SkipAdapters(autoencoder.feature_widths, widths) if image_adapter else None
-        self.mask_adapter = SkipAdapters(self.encoder.feature_widths, widths) if mask_adapter else None
+        # An encoder's finest features are left out where the decoder begins at a coarser resolution.
+        skips = self.encoder.feature_widths[-len(widths) :]
+        self.mask_adapter = SkipAdapters(skips, widths) if mask_adapter else None
 
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # PyTorch's stubs lack it
 
@@ -71,6 +73,7 @@ class GenerativeSegmenter(nn.Module):
     def decode(self, latents: Latents, features: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the pictures (B, 3, H, W) of both latents; ``features`` of the frozen encoder go to its adapter."""
         image = None if self.image_adapter is None else self.image_adapter(features)
-        mask = None if self.mask_adapter is None else self.mask_adapter(latents.encoding.features)
         autoencoder = self.autoencoder
+        skips = latents.encoding.features[-len(autoencoder.decoder_widths) :]
+        mask = None if self.mask_adapter is None else self.mask_adapter(skips)
         return autoencoder.decode(latents.mapped, image), autoencoder.decode(latents.encoded, mask)

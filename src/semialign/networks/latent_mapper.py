@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from semialign.networks.normalisation import GroupNorm
 
-WIDTHS = {"paper": (32, 64, 128, 128), "small": (16, 32, 64, 64)}
+WIDTHS = {"paper": (32, 64, 128, 128), "small": (16, 32, 64)}
+
+_FEW = 1024  # positions up to which a processor attends in half the time if all pairs are held at once
 
 
 class LatentMapper(nn.Module):
@@ -78,10 +80,18 @@ class SelfAttention(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Values (B, C, h, w) to the same shape."""
-        tokens = self.take(self.norm(values)).flatten(2).transpose(1, 2)[:, None]  # (B, 1, h w, 3 C)
+        tokens = self.take(self.norm(values)).flatten(2).transpose(1, 2)  # (B, h w, 3 C)
         query, key, value = tokens.chunk(3, dim=-1)
-        mixed = F.scaled_dot_product_attention(query, key, value)[:, 0].transpose(1, 2).reshape(values.shape)
+        mixed = _attend(query, key, value).transpose(1, 2).reshape(values.shape)
         return values + self.give(mixed)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Return ``softmax(query key^T / sqrt(C)) value``, (B, N, C) each."""
+    if query.device.type == "cpu" and query.shape[1] <= _FEW:
+        weights = torch.bmm(query * query.shape[-1] ** -0.5, key.transpose(1, 2)).softmax(-1)
+        return torch.bmm(weights.to(value.dtype), value)
+    return F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
 
 
 def _norm(width: int) -> GroupNorm:

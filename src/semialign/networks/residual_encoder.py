@@ -16,13 +16,15 @@ class Preset(TypedDict):
     widths: tuple[int, ...]
     blocks: tuple[int, ...]
     norm: str
+    stem_stride: int
 
 
 # Batch norm is the ResNet's own; the paper names none. The small one is trained on a few pictures a step, whose
-# statistics are too noisy for that, and its stem is thin, since what lies at full size costs a processor most.
+# statistics are too noisy for that, and its stem is thin and halves the size, since what lies at full size costs a
+# processor most.
 PRESETS: dict[str, Preset] = {
-    "paper": {"widths": (128, 256, 512, 512), "blocks": (3, 4, 6), "norm": "batch"},
-    "small": {"widths": (16, 32, 64, 128), "blocks": (1, 2, 2), "norm": "group"},
+    "paper": {"widths": (128, 256, 512, 512), "blocks": (3, 4, 6), "norm": "batch", "stem_stride": 1},
+    "small": {"widths": (16, 32, 64, 128), "blocks": (1, 1, 1), "norm": "group", "stem_stride": 2},
 }
 
 
@@ -41,34 +43,43 @@ class Encoding(NamedTuple):
     """What the encoder gives."""
 
     moments: Tensor  # (B, 2 C_z, h, w): before the autoencoder's quant_conv; the mean is the first half of the channels
-    features: list[Tensor]  # (B, widths[i], H / 2^i, W / 2^i) of stem and stages, finest first
+    features: list[Tensor]  # (B, widths[i], ...) of stem and stages, finest first
 
 
 class ResidualEncoder(nn.Module):
     """The body of a ResNet-34 over a stem at full size, then a double convolution to ``2 C_z`` channels.
 
     ``widths``: of the 3x3 stem and of each stage; ``blocks``: basic blocks of each stage, the first of which halves the
-    size, so ``len(widths) == len(blocks) + 1`` and three stages make factor 8. ``norm``: ``batch``, or ``group``, which
+    size, so ``len(widths) == len(blocks) + 1`` and three stages make factor 8. With ``stem_stride`` 2 (ours) the stem
+    halves it, and the first stage does not. ``norm``: ``batch``, or ``group``, which
     does not look at the other pictures of a step. The double convolution's first keeps the width, its last has neither
     norm nor activation, since latents have either sign (ours).
     Source: DAM of SemiGDA (arXiv 2604.23274); He et al. 2016 for the blocks.
     """
 
     def __init__(
-        self, latent_channels: int, *, widths: Sequence[int], blocks: Sequence[int], norm: str, channels: int = 3
+        self,
+        latent_channels: int,
+        *,
+        widths: Sequence[int],
+        blocks: Sequence[int],
+        norm: str,
+        stem_stride: int = 1,
+        channels: int = 3,
     ) -> None:
         super().__init__()
         require_known(norm, NORMS, "norm")
         make_norm = NORMS[norm]
         self.feature_widths = tuple(widths)
         self.factor = 2 ** len(blocks)
-        self.stem = _convolution(channels, widths[0], norm=make_norm)
+        self.stem = _convolution(channels, widths[0], norm=make_norm, stride=stem_stride)
+        strides = (2 // stem_stride, *(2,) * (len(blocks) - 1))
         self.stages = nn.ModuleList(
             nn.Sequential(
-                BasicBlock(width_in, width, stride=2, norm=make_norm),
+                BasicBlock(width_in, width, stride=stride, norm=make_norm),
                 *(BasicBlock(width, width, stride=1, norm=make_norm) for _ in range(count - 1)),
             )
-            for width_in, width, count in zip(widths[:-1], widths[1:], blocks, strict=True)
+            for width_in, width, count, stride in zip(widths[:-1], widths[1:], blocks, strides, strict=True)
         )
         last = widths[-1]
         self.head = nn.Sequential(

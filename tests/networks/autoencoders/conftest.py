@@ -12,7 +12,7 @@ from semialign.networks.autoencoders.taef2 import TaeF2
 
 
 def _own() -> Autoencoder:
-    autoencoder = OwnAutoencoder(latent_channels=6, widths=(8, 16, 16, 24))
+    autoencoder = OwnAutoencoder(latent_channels=6, widths=(8, 16, 24))
     for name, values in autoencoder.named_parameters():
         if name.endswith("gain"):  # its branches are silent at first
             torch.nn.init.uniform_(values, 0.5, 1.0)

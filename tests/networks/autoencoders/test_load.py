@@ -16,7 +16,7 @@ from semialign.networks.autoencoders.taef2 import TaeF2
 
 def _written(name: str, folder: Path) -> tuple[Autoencoder, Path]:
     if name == "own":
-        own = OwnAutoencoder(widths=(8, 8, 8, 8))
+        own = OwnAutoencoder(widths=(8, 8, 8))
         save_own(folder / "own.pt", own)
         return own, folder / "own.pt"
     if name == "taef2":

@@ -13,7 +13,7 @@ from semialign.losses.latent import labelled_alignment
 from semialign.networks.autoencoders.base import Adapt, weights_hash
 from semialign.networks.autoencoders.own import OwnAutoencoder, autoencoder_losses, load_own, save_own
 
-WIDTHS = (8, 8, 16, 16)
+WIDTHS = (8, 16, 16)
 
 
 def _own(seed: int = 0) -> OwnAutoencoder:

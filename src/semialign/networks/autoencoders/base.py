@@ -16,7 +16,7 @@ class Encoded(NamedTuple):
 
     mean: Tensor  # (B, C_z, h, w): mean of the posterior, times the autoencoder's scale
     logvar: Tensor | None  # (B, C_z, h, w) of the unscaled posterior; None where there is none
-    features: list[Tensor]  # the encoder's last output at each resolution, finest first (strides 1, 2, 4, ..., factor)
+    features: list[Tensor]  # the encoder's last output at each resolution, finest first, down to the latent's
 
 
 class Autoencoder(nn.Module, ABC):

@@ -15,18 +15,19 @@ from semialign.networks.autoencoders.base import Adapt, Autoencoder, Encoded, sp
 from semialign.networks.autoencoders.weights import load_strictly
 from semialign.networks.normalisation import GroupNorm
 
-_VERSION = 3
+_VERSION = 4
 _GROUP = 8  # channels a norm takes together
 _COLOURS = 3  # the first channels everywhere, which carry the thumbnail
+_FINER = 4  # pixels of the picture in one of the finest resolution
 _START_LOGVAR = -8.0  # little noise, so that the decoder sees the image's latent from its first step on
 
 
 class OwnAutoencoder(Autoencoder):
     """Maps (B, 3, H, W) to a Gaussian over (B, C_z, H/8, W/8) and back.
 
-    ``widths``: channels by resolution, finest first, multiples of 8, one resolution more than there are halvings. Of
-    residual blocks (GroupNorm, SiLU, 3x3 convolution, twice), one a resolution in encoder and decoder: every step of
-    SemiGDA decodes twice, and more blocks cost more steps than they are worth.
+    ``widths``: channels at half the picture's size, at a quarter and so on, multiples of 8. Of residual blocks
+    (GroupNorm, SiLU, 3x3 convolution, twice), one a resolution in encoder and decoder, and none at full size, where one
+    costs most: every step of SemiGDA decodes twice. The last convolution gives each pixel's two by two finer ones.
 
     Every change of channels or size has a shortcut that averages or repeats pixels and fills up with zeros or cuts
     channels, and what lies beside the shortcuts starts at nothing where a branch ends. So it starts as a thumbnail that
@@ -36,21 +37,21 @@ class OwnAutoencoder(Autoencoder):
     latent_scale: Tensor
     latent_shift: Tensor
 
-    def __init__(self, *, latent_channels: int = 8, widths: Sequence[int] = (16, 32, 64, 128)) -> None:
+    def __init__(self, *, latent_channels: int = 8, widths: Sequence[int] = (32, 64, 128)) -> None:
         super().__init__()
-        self.latent_channels, self.factor = latent_channels, 2 ** (len(widths) - 1)
+        self.latent_channels, self.factor = latent_channels, 2 ** len(widths)
         self.feature_widths = self.decoder_widths = tuple(widths)
         # Buffers, since they are measured after training and belong to the weights.
         self.register_buffer("latent_scale", torch.ones(()))
         self.register_buffer("latent_shift", torch.zeros(latent_channels, 1, 1))
-        self.stem = _Change(3, widths[0])
+        self.stem = _Change(3, widths[0], stride=2)
         self.encoder = nn.ModuleList(_Block(width) for width in widths)
         self.down = nn.ModuleList(_Change(fine, coarse, stride=2) for fine, coarse in pairwise(widths))
         self.moments = _head(widths[-1], 2 * latent_channels)
         self.start = _Change(latent_channels, widths[-1])
         self.decoder = nn.ModuleList(_Block(width) for width in widths)
         self.up = nn.ModuleList(_Change(coarse, fine) for fine, coarse in pairwise(widths))
-        self.image = _head(widths[0], 3)
+        self.image = _head(widths[0], _FINER * _COLOURS)
 
     @property
     def scale(self) -> float:  # type: ignore[override]
@@ -104,8 +105,8 @@ class OwnAutoencoder(Autoencoder):
             if level > 0:
                 # Convolved before it grows: the same sums as after it would cost four times as much.
                 values = F.interpolate(self.up[level - 1](values), scale_factor=2.0, mode="nearest")
-        image: Tensor = self.image(values) + _refit(values, 3)
-        return image
+        colours = self.image(values) + _refit(values, _COLOURS).repeat_interleave(_FINER, 1)
+        return F.pixel_shuffle(colours, 2)
 
     def _features(self, image: Tensor) -> list[Tensor]:
         self._require_image(image)
