@@ -116,3 +116,24 @@ def test_unlabelled_patches_are_loaded_from_the_start_on_and_change_nothing(
     assert loaded == [(step, True) for step in range(6)]
     weights = [load_checkpoint(run / "last.pt")["model"] for run in (late, always)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_lean_step_has_as_many_patches_with_unlabelled_ones_as_without(
+    small_train: Callable[..., Path], any_case: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from semialign.data.loader import TwoStream
+
+    get, loaded = TwoStream.__getitem__, []
+
+    def noted(self: TwoStream, step: int) -> Any:
+        batch = get(self, step)
+        loaded.append((len(batch.image_l), len(batch.image_u)))
+        return batch
+
+    monkeypatch.setattr(TwoStream, "__getitem__", noted)
+    settings = {"batch_labelled": 3, "batch_unlabelled": 4, "start": 0.5, "learnt": None, "workers": 0}
+    small_train(any_case, tmp_path / "lean", steps=4, lean=True, **settings)
+    assert loaded == [(3, 0), (3, 0), (2, 1), (2, 1)]
+    loaded.clear()
+    small_train(any_case, tmp_path / "full", steps=4, **settings)
+    assert loaded == [(3, 0), (3, 0), (3, 4), (3, 4)]

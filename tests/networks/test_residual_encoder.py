@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from semialign.common.errors import UserError
-from semialign.networks.residual_encoder import NORMS, PRESETS, BasicBlock, ResidualEncoder, group_norm
+from semialign.networks.residual_encoder import NORMS, PRESETS, BasicBlock, ResidualEncoder
 
 WIDTHS, BLOCKS = (4, 6, 8, 10), (1, 2, 1)
 
 
-def _encoder(norm: str = "group", seed: int = 0, *, stem_stride: int = 1) -> ResidualEncoder:
+def _encoder(norm: str = "instance", seed: int = 0, *, stem_stride: int = 1) -> ResidualEncoder:
     torch.manual_seed(seed)
     return ResidualEncoder(3, widths=WIDTHS, blocks=BLOCKS, norm=norm, stem_stride=stem_stride)
 
@@ -67,23 +67,16 @@ def test_small_is_small_and_looks_at_no_other_picture() -> None:
     assert not any(isinstance(m, nn.BatchNorm2d) for m in encoder.modules())
 
 
-def test_group_norm_makes_a_batch_its_pictures_and_batch_norm_does_not() -> None:
+def test_instance_norm_makes_a_batch_its_pictures_and_batch_norm_does_not() -> None:
     images = torch.randn(3, 3, 16, 16)
-    for norm, same in (("group", True), ("batch", False)):
+    for norm, same in (("instance", True), ("batch", False)):
         encoder = _encoder(norm)
         together, alone = encoder(images).moments[:1], encoder(images[:1]).moments
         assert torch.allclose(together, alone, atol=1e-5) is same
 
 
-@pytest.mark.parametrize(("width", "groups"), [(8, 1), (16, 2), (64, 8), (512, 64), (12, 3), (4, 1)])
-def test_groups_are_of_eight_channels(width: int, groups: int) -> None:
-    norm = group_norm(width)
-    assert isinstance(norm, nn.GroupNorm)
-    assert (norm.num_groups, norm.num_channels) == (groups, width)
-
-
 def test_block_without_its_convolutions_is_its_rectified_input() -> None:
-    block = BasicBlock(8, 8, stride=1, norm=NORMS["group"])
+    block = BasicBlock(8, 8, stride=1, norm=NORMS["instance"])
     nn.init.zeros_(block.residual[1].weight)
     values = torch.randn(2, 8, 4, 4)
     assert torch.equal(block(values), values.clamp(min=0))
@@ -119,4 +112,4 @@ def test_wrong_settings_are_told() -> None:
     with pytest.raises(UserError, match="did you mean 'batch'"):
         ResidualEncoder(3, widths=WIDTHS, blocks=BLOCKS, norm="btach")
     with pytest.raises(ValueError, match="zip"):
-        ResidualEncoder(3, widths=WIDTHS, blocks=(1, 1), norm="group")
+        ResidualEncoder(3, widths=WIDTHS, blocks=(1, 1), norm="instance")

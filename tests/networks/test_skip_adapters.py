@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_autoencoder import TinyAutoencoder, tiny_autoencoder
 
-from semialign.networks.skip_adapters import SkipAdapter, SkipAdapters
+from semialign.networks.skip_adapters import SkipAdapter, SkipAdapters, group_norm
 
 
 def _adapters(autoencoder: TinyAutoencoder, *, awake: bool = False, seed: int = 1) -> SkipAdapters:
@@ -120,3 +120,10 @@ def test_bfloat16_is_finite_and_the_decoders_type_is_kept() -> None:
     assert torch.allclose(picture.float(), expected, atol=0.2)
     picture.float().square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in adapters.parameters())
+
+
+@pytest.mark.parametrize(("width", "groups"), [(8, 1), (16, 2), (64, 8), (512, 64), (12, 3), (4, 1)])
+def test_groups_are_of_eight_channels(width: int, groups: int) -> None:
+    norm = group_norm(width)
+    assert isinstance(norm, torch.nn.GroupNorm)
+    assert (norm.num_groups, norm.num_channels) == (groups, width)

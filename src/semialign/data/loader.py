@@ -56,11 +56,11 @@ class TwoStream(Dataset[Batch]):
         self.spacing = plan.spacing or (1.0,) * plan.dimensions
         self.symmetries = symmetries_of(plan.patch_size, self.spacing, mirror) if symmetries else ()
 
-    def labels_alone(self) -> "TwoStream":
-        """Return the same stream without unlabelled patches; the labelled ones are the same."""
-        alone = copy(self)
-        alone.batch = {**self.batch, "unlabelled": 0}
-        return alone
+    def of_batch(self, labelled: int, unlabelled: int) -> "TwoStream":
+        """Return the same stream with other numbers of patches a rank; where a number stays, so do the patches."""
+        other = copy(self)
+        other.batch = {"labelled": labelled, "unlabelled": unlabelled if self.cases["unlabelled"] else 0}
+        return other
 
     def label_voxels(self, num_classes: int) -> Tensor:
         """Return the voxels (C,) of every class in the stored labels of the labelled cases."""

@@ -101,6 +101,10 @@ class Method(nn.Module, ABC):
         """Whether the step at ``progress`` uses unlabelled patches; once it does, all that follow are given them."""
         return True
 
+    def joint_batch(self, labelled: int, unlabelled: int) -> tuple[int, int]:
+        """Return a step's patches of either kind once it uses unlabelled ones, from the plan's or run's numbers."""
+        return labelled, unlabelled
+
     @abstractmethod
     def losses(self, batch: Batch, progress: Progress) -> StepOutput:
         """Return one step's weighted losses, views and figures to log."""

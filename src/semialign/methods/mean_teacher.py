@@ -31,6 +31,8 @@ class MeanTeacherSettings:
     """``pseudo-label`` ((CE + Dice) / 2 to the class the teacher is sure of) or ``squared-error`` of the softmax."""
     confidence: float = 0.9
     """``pseudo-label``: the teacher's probability from which a voxel counts."""
+    lean: bool = False
+    """Whether unlabelled patches, once they count, take the place of half of the labelled ones in a step."""
     mix: float | None = None
     """Probability that a cuboid comes from another patch, target and all: CutMix (default: pictures 1, volumes 0)."""
     strong: bool = True
@@ -56,6 +58,11 @@ class MeanTeacher(LabelsFirst):
         self.network = self.student()
         self.teacher = frozen_copy(self.network)
         self.learnt = Learnt(self.settings.learnt, self.settings.learnt_epochs)
+
+    def joint_batch(self, labelled: int, unlabelled: int) -> tuple[int, int]:
+        """Return how many patches of either kind a step has once unlabelled ones count."""
+        given_up = min(labelled // 2, unlabelled) if self.settings.lean else 0
+        return (labelled - given_up, given_up) if given_up else (labelled, unlabelled)
 
     def losses(self, batch: Batch, progress: Progress) -> StepOutput:
         """Return the supervised and the consistency loss."""

@@ -1,5 +1,6 @@
 """SemiGDA's skip adapters: features of an encoder, put into a frozen decoder at every resolution (CDSA)."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor, nn
 
 from semialign.networks.autoencoders.base import Adapt
 from semialign.networks.injection import resize
-from semialign.networks.residual_encoder import group_norm
+from semialign.networks.normalisation import GroupNorm
 
 
 class SkipAdapters(nn.Module):
@@ -73,3 +74,11 @@ class SkipAdapter(nn.Module):
         if reduced.shape[2:] != h.shape[2:]:
             reduced = resize(reduced, h.shape[2:])
         return h + self.last(self.body(torch.cat([self.reduce_h(h), reduced], 1))).to(h.dtype)
+
+
+def group_norm(width: int, *, times: int = 1) -> nn.Module:
+    """Return a GroupNorm of eight channels a group, of ``times`` maps of ``width`` channels side by side.
+
+    One channel a group would wipe out each map's mean.
+    """
+    return GroupNorm(times * (width // math.gcd(8, width)), times * width)

@@ -189,11 +189,13 @@ class Loop:
 
     def _batches(self, data: TwoStream, steps: range) -> Iterator[Batch]:
         """Yield the batches of ``steps``; unlabelled patches are loaded once the method wants them."""
-        alone = batches(data.labels_alone(), steps, self.workers)
+        labelled, unlabelled = data.batch["labelled"], data.batch["unlabelled"]
+        alone = batches(data.of_batch(labelled, 0), steps, self.workers)
         while self.place.step < steps.stop and not self.method.wants_unlabelled(self._progress()):
             yield next(alone)
         del alone  # and with it its processes
-        yield from batches(data, range(self.place.step, steps.stop), self.workers)
+        joint = data.of_batch(*self.method.joint_batch(labelled, unlabelled)) if unlabelled else data
+        yield from batches(joint, range(self.place.step, steps.stop), self.workers)
 
     def _steps_of(self, limit: TimeLimit) -> int:
         step, spent = self.place.step, self.place.stage_seconds

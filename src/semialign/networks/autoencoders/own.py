@@ -37,7 +37,7 @@ class OwnAutoencoder(Autoencoder):
     latent_scale: Tensor
     latent_shift: Tensor
 
-    def __init__(self, *, latent_channels: int = 8, widths: Sequence[int] = (32, 64, 128)) -> None:
+    def __init__(self, *, latent_channels: int = 8, widths: Sequence[int] = (16, 32, 64)) -> None:
         super().__init__()
         self.latent_channels, self.factor = latent_channels, 2 ** len(widths)
         self.feature_widths = self.decoder_widths = tuple(widths)
