@@ -178,6 +178,10 @@ def _prepare_once(fabric: Any, prepare_data: Callable[..., Prepared], say: Say |
         except UserError as error:
             mistake = error
     if fabric.broadcast(mistake is not None):
+        import torch.distributed as dist
+
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()  # its threads, alive at the end, may abort the process
         raise mistake or SystemExit(2)
     return prepare_data()
 
