@@ -12,10 +12,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from semialign.data.dataset import load_dataset, read_case
-from semialign.data.importers.near_copies import near_copies, thumbnail
+from semialign.data.dataset import load_dataset
 from semialign.data.splits import load_split, make_split, write_split
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,11 +21,9 @@ SEED = 1
 # name: data set, split whose training cases are drawn from, labelled, scoring cases, what holds cases together
 DRAWS = {
     "hippocampus-4": ("hippocampus", "split-4-labelled", 4, 30, None),
-    "hippocampus-2": ("hippocampus", "split-2-labelled", 2, 30, None),
     "left-atrium": ("left-atrium", "split-4-labelled", 4, 4, None),
     "acdc": ("acdc", "split-3-patients-labelled", 6, 16, r"^(patient\d+)"),
     "kvasir": ("kvasir", "split-10-percent", 56, 80, None),
-    "busi": ("busi", "split-10-percent", 36, 80, None),
 }
 
 
@@ -44,13 +39,7 @@ def main() -> None:
         given = load_split(data / folder / f"{split}.json", dataset)
         known = dict.fromkeys((*given.training, *given.validation))
         training = replace(dataset, cases={case: dataset.cases[case] for case in known})
-        together: list[tuple[str, ...]] = []
-        if folder == "busi":  # the only one of these sets with near-copies
-            thumbnails = np.stack(
-                [thumbnail(read_case(case, len(dataset.channel_names))) for case in training.cases.values()]
-            )
-            together = near_copies(list(training.cases), thumbnails)
-        drawn = make_split(training, labelled=labelled, test=scoring, seed=SEED, group_by=group_by, together=together)
+        drawn = make_split(training, labelled=labelled, test=scoring, seed=SEED, group_by=group_by)
         write_split(output / f"{name}.json", replace(drawn, protocol=f"training cases of {folder}/{split}, drawn anew"))
         print(f"{name}: {len(drawn.labelled)} labelled, {len(drawn.unlabelled)} unlabelled, {len(drawn.test)} score")
 

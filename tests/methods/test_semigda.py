@@ -110,7 +110,7 @@ def test_only_what_a_stage_trains_gets_a_gradient_and_moves(
     for name, parameter in method.named_parameters():
         assert (parameter.grad is not None) == (name.split(".")[1] in expected), name
     moved = {name.split(".")[1] for name, value in method.state_dict().items() if not torch.equal(value, before[name])}
-    assert moved == expected
+    assert moved == expected | ({"loss"} if stage == "segment" else set()), "the running losses of the fusion"
 
 
 def test_an_autoencoder_from_elsewhere_stays_as_it_was(tiny_method: Make, batch: Batch) -> None:
@@ -203,12 +203,28 @@ def test_segment_by_hand(tiny_method: Make, batch: Batch) -> None:
     assert terms["align labelled"].item() == pytest.approx(_terms(method, batch, ALIGN)["align labelled"].item())
 
 
-def test_the_mean_of_both_outputs_is_predicted(tiny_method: Make, batch: Batch) -> None:
-    method = _wake(tiny_method()).eval()
+@pytest.mark.parametrize(("fusion", "share"), [("fit", 0.2), ("mean", 0.5)])
+def test_outputs_are_fused_by_their_fit(tiny_method: Make, batch: Batch, fusion: str, share: float) -> None:
+    method = _wake(tiny_method(fusion=fusion)).eval()
+    picture = torch.cat([batch.image_l, batch.image_u])
     with torch.no_grad():
         one, other = _outputs(method, batch)
-        expected = method.code.memberships((one + other) / 2)
-        assert torch.allclose(method.predict(torch.cat([batch.image_l, batch.image_u])), expected, atol=1e-6)
+        assert torch.allclose(method.predict(picture), method.code.memberships((one + other) / 2), atol=1e-6)
+        for _ in range(1000):
+            method.fusion.see(torch.tensor(0.2), torch.tensor(0.1))
+        expected = method.code.memberships(share * one + (1 - share) * other)
+        assert torch.allclose(method.predict(picture), expected, atol=1e-5)
+
+
+def test_the_fusion_sees_the_losses_of_a_step(tiny_method: Make, batch: Batch) -> None:
+    method = _wake(tiny_method())
+    terms = _terms(method, batch)
+    losses = torch.stack([terms["supervised mapped"], terms["supervised encoded"]])
+    assert torch.allclose(method.fusion.loss, 0.98 + 0.02 * losses)
+    share = method.fusion.share()
+    assert (share < 0.5) == bool(losses[0] > losses[1])
+    method.fusion.loss.zero_()
+    assert method.fusion.share() == 0.5, "perfect outputs share"
 
 
 def test_ignored_pixels_have_no_dice(tiny_method: Make, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,6 +328,14 @@ def test_unlabelled_pictures_come_with_the_start(tiny_method: Make, start: float
     assert all(method.wants_unlabelled(Progress(stage, 0, 100)) for stage in ("autoencoder", "align"))
 
 
+def test_lean_gives_up_half_of_the_labelled_pictures_in_the_last_stage(tiny_method: Make) -> None:
+    lean, full = tiny_method(lean=True), tiny_method()
+    assert lean.joint_batch("segment", 4, 4) == (2, 2)
+    assert lean.joint_batch("segment", 4, 1) == (3, 1)
+    assert lean.joint_batch("segment", 1, 1) == (1, 1), "one labelled picture stays"
+    assert lean.joint_batch("align", 4, 4) == full.joint_batch("segment", 4, 4) == (4, 4)
+
+
 def test_a_step_on_labels_alone_has_no_unlabelled_loss(tiny_method: Make, batch: Batch) -> None:
     method = _wake(tiny_method())
     alone = _terms(method, batch._replace(image_u=batch.image_u[:0], index_u=batch.index_u[:0]))
@@ -342,6 +366,7 @@ def test_sizes(tiny_method: Make, tiny_2d: Any) -> None:
 def _wrong() -> Iterator[Any]:
     yield {"mix": True}, "mix exchanges pseudo-labels"
     yield {"pseudo": "harder"}, "pseudo 'harder'"
+    yield {"fusion": "sum"}, "fusion 'sum'"
     yield {"size": "large"}, "size 'large'"
     yield {"code": "grey"}, "label code 'grey'"
     yield {"autoencoder": "vae"}, "autoencoder 'vae'"

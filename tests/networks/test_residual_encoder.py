@@ -111,5 +111,7 @@ def test_bfloat16_and_channels_last_are_close_to_float32(norm: str) -> None:
 def test_wrong_settings_are_told() -> None:
     with pytest.raises(UserError, match="did you mean 'batch'"):
         ResidualEncoder(3, widths=WIDTHS, blocks=BLOCKS, norm="btach")
+    with pytest.raises(ValueError, match="stem_stride must be 1 or 2, not 4"):
+        _encoder(stem_stride=4)
     with pytest.raises(ValueError, match="zip"):
         ResidualEncoder(3, widths=WIDTHS, blocks=(1, 1), norm="instance")

@@ -101,7 +101,7 @@ class Method(nn.Module, ABC):
         """Whether the step at ``progress`` uses unlabelled patches; once it does, all that follow are given them."""
         return True
 
-    def joint_batch(self, labelled: int, unlabelled: int) -> tuple[int, int]:
+    def joint_batch(self, stage: str, labelled: int, unlabelled: int) -> tuple[int, int]:
         """Return a step's patches of either kind once it uses unlabelled ones, from the plan's or run's numbers."""
         return labelled, unlabelled
 
@@ -138,6 +138,12 @@ class Method(nn.Module, ABC):
         total = torch.stack([value.float() for value in terms.values()]).sum()
         logged = {name: value.detach().float() for name, value in terms.items()}
         return total, logged | {name: torch.as_tensor(v, dtype=torch.float32) for name, v in step.log.items()}
+
+
+def lean_batch(labelled: int, unlabelled: int) -> tuple[int, int]:
+    """Return a step's patches of either kind where unlabelled ones take the place of half of the labelled ones."""
+    given_up = min(labelled // 2, unlabelled)
+    return (labelled - given_up, given_up) if given_up else (labelled, unlabelled)
 
 
 def make_optimiser(parameters: Iterable[nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:

@@ -10,6 +10,7 @@ from semialign.common.errors import require_known
 from semialign.common.types import Batch, Output, Progress, StepOutput, View
 from semialign.data.transforms import random_cuboid, strong
 from semialign.losses.segmentation import dice_ce
+from semialign.methods.base import lean_batch
 from semialign.methods.learnt import LabelsFirst, Learnt
 
 
@@ -59,10 +60,9 @@ class MeanTeacher(LabelsFirst):
         self.teacher = frozen_copy(self.network)
         self.learnt = Learnt(self.settings.learnt, self.settings.learnt_epochs)
 
-    def joint_batch(self, labelled: int, unlabelled: int) -> tuple[int, int]:
+    def joint_batch(self, stage: str, labelled: int, unlabelled: int) -> tuple[int, int]:
         """Return how many patches of either kind a step has once unlabelled ones count."""
-        given_up = min(labelled // 2, unlabelled) if self.settings.lean else 0
-        return (labelled - given_up, given_up) if given_up else (labelled, unlabelled)
+        return lean_batch(labelled, unlabelled) if self.settings.lean else (labelled, unlabelled)
 
     def losses(self, batch: Batch, progress: Progress) -> StepOutput:
         """Return the supervised and the consistency loss."""

@@ -14,15 +14,10 @@ from semialign.data.kept_latents import remove_kept
 from semialign.data.loader import TwoStream
 from semialign.data.transforms import random_cuboid
 from semialign.data.unit_range import UnitRange
+from semialign.losses import latent
 from semialign.losses.annotation_code import label_code
-from semialign.losses.latent import (
-    agreement,
-    alignment,
-    foreground_dice,
-    hard_pseudo_labels,
-    mix_pairs,
-)
-from semialign.methods.base import Method, StageSettings, make_optimiser
+from semialign.methods.base import Method, StageSettings, lean_batch, make_optimiser
+from semialign.methods.semigda_fusion import Fusion
 from semialign.methods.semigda_latents import FrozenLatents
 from semialign.methods.semigda_settings import LEARNING, SemiGDASettings, require_sides
 from semialign.networks.autoencoders import load_autoencoder
@@ -62,6 +57,7 @@ class SemiGDA(Method):
         require_sides(plan, self.network.autoencoder.factor)
         self.external = {} if s.own else {"autoencoder": weights_hash(self.network.autoencoder)}
         self.frozen = FrozenLatents(self.network)
+        self.fusion = Fusion(s.fusion)
 
     def stage_settings(self, stage: str) -> StageSettings:
         """Name each stage's share, what learns in it and how pictures are augmented."""
@@ -98,6 +94,10 @@ class SemiGDA(Method):
         """Whether unlabelled pictures count yet; without them a step of stage ``segment`` costs half."""
         return progress.stage != "segment" or progress.step >= self.settings.start * progress.max_steps
 
+    def joint_batch(self, stage: str, labelled: int, unlabelled: int) -> tuple[int, int]:
+        """Return how many pictures of either kind a step has once unlabelled ones count."""
+        return lean_batch(labelled, unlabelled) if self.settings.lean and stage == "segment" else (labelled, unlabelled)
+
     def losses(self, batch: Batch, progress: Progress) -> StepOutput:
         """Return the losses of the stage at hand."""
         code, s, labelled = self.code.encode(batch.label_l), self.settings, len(batch.image_l)
@@ -108,13 +108,13 @@ class SemiGDA(Method):
         ramp = sigmoid_rampup(progress.step, progress.max_steps if s.rampup_steps is None else s.rampup_steps)
         if progress.stage == "align":
             mean, anchor = self.frozen.means(batch, picture, code)
-            losses = alignment(*self.network.latents(mean, picture)[:2], anchor=anchor, weight=s.weight * ramp)
+            losses = latent.alignment(*self.network.latents(mean, picture)[:2], anchor=anchor, weight=s.weight * ramp)
             return StepOutput(losses, [], {"ramp": ramp})
         target = None
         if s.mix and len(batch.image_u) > 1 and 3 * progress.step >= progress.max_steps:
             with torch.no_grad():
-                target = hard_pseudo_labels(self._memberships(picture[labelled:]))
-            mixed, target = mix_pairs(picture[labelled:], target, mask=random_cuboid(picture))
+                target = latent.hard_pseudo_labels(self._memberships(picture[labelled:]))
+            mixed, target = latent.mix_pairs(picture[labelled:], target, mask=random_cuboid(picture))
             picture = torch.cat([picture[:labelled], mixed])
         encoded = self.network.encode(picture)
         sampled = bool(torch.rand(()) < s.sampling)
@@ -122,17 +122,18 @@ class SemiGDA(Method):
         p, q = (self.code.memberships(out) for out in self.network.decode(latents, encoded.features))
         losses = {}
         if s.dam:
-            losses = alignment(*latents[:2], anchor=self.network.encode(code).mean, weight=s.weight * ramp)
-        losses["supervised mapped"] = foreground_dice(p[:labelled], batch.label_l)
-        losses["supervised encoded"] = foreground_dice(q[:labelled], batch.label_l)
+            losses = latent.alignment(*latents[:2], anchor=self.network.encode(code).mean, weight=s.weight * ramp)
+        losses["supervised mapped"] = latent.foreground_dice(p[:labelled], batch.label_l)
+        losses["supervised encoded"] = latent.foreground_dice(q[:labelled], batch.label_l)
+        self.fusion.see(losses["supervised mapped"], losses["supervised encoded"])
         if s.cdsa:
             losses["agreement"] = (
-                s.weight * ramp * agreement(p[labelled:], q[labelled:], pseudo=s.pseudo, target=target)
+                s.weight * ramp * latent.agreement(p[labelled:], q[labelled:], pseudo=s.pseudo, target=target)
             )
         return StepOutput(losses, [], {"ramp": ramp})
 
     def predict(self, image: Tensor) -> Tensor:
-        """Return the soft classes of the mean of both decoded pictures."""
+        """Return the soft classes of the mean of both decoded pictures, by their shares."""
         return self._memberships(self.unit_range(image))
 
     def external_state(self) -> dict[str, str]:
@@ -144,7 +145,6 @@ class SemiGDA(Method):
         return self.unit_range(torch.cat([batch.image_l, batch.image_u]).to(device))
 
     def _memberships(self, picture: Tensor) -> Tensor:
-        """Return the soft classes of the mean of both outputs."""
         encoded = self.network.encode(picture)
-        one, other = self.network.decode(self.network.latents(encoded.mean, picture), encoded.features)
-        return self.code.memberships((one.float() + other.float()) / 2)
+        both = self.network.decode(self.network.latents(encoded.mean, picture), encoded.features)
+        return self.code.memberships(self.fusion(*both))

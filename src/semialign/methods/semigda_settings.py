@@ -40,6 +40,8 @@ class SemiGDASettings:
     """Of both unlabelled losses, at the end of their ramp-up."""
     start: float = 0.5
     """Share of stage ``segment`` for labelled pictures alone, while the ramp-up lets others count little (paper: 0)."""
+    lean: bool = False
+    """Whether unlabelled pictures, once they count in stage ``segment``, take the place of half of the labelled."""
     rampup_steps: int | None = None
     """Steps of the sigmoid ramp-up (default: all of the stage)."""
     sampling: float = 0.5
@@ -48,6 +50,8 @@ class SemiGDASettings:
     """On unlabelled pictures each output teaches the other as it is (``soft``, paper) or both where sure (``hard``)."""
     mix: bool = False
     """Whether unlabelled pictures exchange cuboids in the last two thirds of stage ``segment``; needs ``hard``."""
+    fusion: str = "fit"
+    """Shares of both outputs in a prediction: by their ``fit`` to labelled pictures, or equal (``mean``, paper)."""
     keep: bool = True
     """Whether stage ``align`` keeps the frozen latents of whole pictures, then only flipped and turned by quarters."""
     autoencoder_share: float = 0.12

@@ -42,9 +42,9 @@ class ResidualEncoder(nn.Module):
 
     ``widths``: of the 3x3 stem and of each stage; ``blocks``: basic blocks of each stage, the first of which halves the
     size, so ``len(widths) == len(blocks) + 1`` and three stages make factor 8. With ``stem_stride`` 2 (ours) the stem
-    halves it, and the first stage does not. ``norm``: ``batch``, or ``instance``, which
-    does not look at the other pictures of a step. The double convolution's first keeps the width, its last has neither
-    norm nor activation, since latents have either sign (ours).
+    halves it, and the first stage does not. ``norm``: ``batch``, or ``instance``, which does not look at the other
+    pictures of a step. The double convolution's first keeps the width, its last has neither norm nor activation, since
+    latents have either sign (ours). ValueError for another ``stem_stride``.
     Source: DAM of SemiGDA (arXiv 2604.23274); He et al. 2016 for the blocks.
     """
 
@@ -60,6 +60,8 @@ class ResidualEncoder(nn.Module):
     ) -> None:
         super().__init__()
         require_known(norm, NORMS, "norm")
+        if stem_stride not in (1, 2):
+            raise ValueError(f"stem_stride must be 1 or 2, not {stem_stride}")
         make_norm = NORMS[norm]
         self.feature_widths = tuple(widths)
         self.factor = 2 ** len(blocks)

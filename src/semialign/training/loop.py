@@ -194,7 +194,7 @@ class Loop:
         while self.place.step < steps.stop and not self.method.wants_unlabelled(self._progress()):
             yield next(alone)
         del alone  # and with it its processes
-        joint = data.of_batch(*self.method.joint_batch(labelled, unlabelled)) if unlabelled else data
+        joint = data.of_batch(*self.method.joint_batch(self.place.stage, labelled, unlabelled)) if unlabelled else data
         yield from batches(joint, range(self.place.step, steps.stop), self.workers)
 
     def _steps_of(self, limit: TimeLimit) -> int:
