@@ -329,7 +329,7 @@ def test_unlabelled_pictures_come_with_the_start(tiny_method: Make, start: float
 
 
 def test_lean_gives_up_half_of_the_labelled_pictures_in_the_last_stage(tiny_method: Make) -> None:
-    lean, full = tiny_method(lean=True), tiny_method()
+    lean, full = tiny_method(), tiny_method(lean=False)
     assert lean.joint_batch("segment", 4, 4) == (2, 2)
     assert lean.joint_batch("segment", 4, 1) == (3, 1)
     assert lean.joint_batch("segment", 1, 1) == (1, 1), "one labelled picture stays"

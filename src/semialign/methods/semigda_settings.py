@@ -40,8 +40,8 @@ class SemiGDASettings:
     """Of both unlabelled losses, at the end of their ramp-up."""
     start: float = 0.5
     """Share of stage ``segment`` for labelled pictures alone, while the ramp-up lets others count little (paper: 0)."""
-    lean: bool = False
-    """Whether unlabelled pictures, once they count in stage ``segment``, take the place of half of the labelled."""
+    lean: bool = True
+    """Whether unlabelled pictures, once they count in stage ``segment``, replace half of the labelled (paper: no)."""
     rampup_steps: int | None = None
     """Steps of the sigmoid ramp-up (default: all of the stage)."""
     sampling: float = 0.5
