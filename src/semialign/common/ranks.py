@@ -12,6 +12,13 @@ def sum_of_ranks(values: Tensor) -> Tensor:
     return values
 
 
+def mean_of_ranks(values: Tensor) -> Tensor:
+    """Return the mean of ``values`` over all processes, in place; of one process as they are."""
+    if dist.is_available() and dist.is_initialized():
+        sum_of_ranks(values).div_(dist.get_world_size())
+    return values
+
+
 def wait_for_ranks() -> None:
     """Return when every process has come here; at once where there is one."""
     if dist.is_available() and dist.is_initialized():
@@ -24,10 +31,8 @@ def share_batch_statistics(module: nn.Module) -> None:
 
     Each process sees other patches, so that these buffers drift apart; nothing else in training brings them together.
     """
-    if not dist.is_available() or not dist.is_initialized():
-        return
     for part in module.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.track_running_stats:
             for statistics in (part.running_mean, part.running_var):
                 assert statistics is not None
-                sum_of_ranks(statistics).div_(dist.get_world_size())
+                mean_of_ranks(statistics)

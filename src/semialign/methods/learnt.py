@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from semialign.common.ranks import sum_of_ranks
+from semialign.common.ranks import mean_of_ranks
 from semialign.common.schedules import ramp_of
 from semialign.common.types import Progress
 from semialign.data.loader import TwoStream
@@ -50,8 +49,7 @@ class Learnt(nn.Module):
         """Take in the loss on labels, a scalar, of the step at ``progress``; it is asked for while it matters."""
         if self.limit is None or self.since() is not None:
             return
-        ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-        shared = sum_of_ranks(loss().detach().float().clone()) / ranks
+        shared = mean_of_ranks(loss().detach().float().clone())
         self.mean.lerp_(shared, max(1 / (progress.step + 1), min(50 / progress.max_steps, 0.1)))
         seen = (progress.step + 1) * self.epochs_a_step
         if float(self.mean) <= self.limit or (self.epochs is not None and seen >= self.epochs):

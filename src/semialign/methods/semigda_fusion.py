@@ -1,11 +1,10 @@
 """How SemiGDA's two outputs become one prediction."""
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from semialign.common.errors import require_known
-from semialign.common.ranks import sum_of_ranks
+from semialign.common.ranks import mean_of_ranks
 
 _WINDOW = 50  # steps of the running means
 
@@ -31,8 +30,7 @@ class Fusion(nn.Module):
         """Take in the Dice losses of both outputs, scalars, on a step's labelled pictures."""
         if self.equal:
             return
-        ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-        self.loss.lerp_(sum_of_ranks(torch.stack([first, second]).detach().float()) / ranks, 1 / _WINDOW)
+        self.loss.lerp_(mean_of_ranks(torch.stack([first, second]).detach().float()), 1 / _WINDOW)
 
     def share(self) -> Tensor:
         """Return the first output's share, a scalar."""
