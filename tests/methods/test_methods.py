@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -310,6 +311,23 @@ def test_teacher_sees_weak_images_with_noise_and_the_student_strong_ones(small_m
     assert 0 < apart.max() <= 0.2 + 1e-6
     assert torch.equal(inputs["network"][:2], batch.image_l)
     assert (inputs["network"][2:] - batch.image_u).abs().max() > 0.25
+
+
+def test_a_teacher_that_sees_flipped_images_answers_in_the_students_frame(
+    small_method: Make, small_batch: Make
+) -> None:
+    method = _apart(
+        small_method("mean-teacher", strong=False, noise=0.0, weight=0.7, rampup_steps=0, flips=True, **CLASSIC)
+    )
+    method.plan, batch = SimpleNamespace(mirror_axes=[1]), small_batch()  # width, the batch's last dimension
+    student = method.network(torch.cat([batch.image_l, batch.image_u])).logits[2:].softmax(1)
+    answers = [method.teacher(batch.image_u.flip(dims)).logits.softmax(1).flip(dims) for dims in ([], [3])]
+    expected = [0.7 * (student - teacher).square().mean().item() for teacher in answers]
+    terms = [_step(method, batch, seed=seed)[1]["consistency"].item() for seed in range(12)]
+    which = {min((0, 1), key=lambda i: abs(expected[i] - term)) for term in terms}
+    assert which == {0, 1}, "flipped in some steps alone"
+    assert all(min(abs(e - term) / e for e in expected) < 1e-4 for term in terms)
+    assert abs(expected[0] - expected[1]) > 1e-3 * expected[0]
 
 
 def test_labels_alone_until_the_start(small_method: Make, small_batch: Make) -> None:

@@ -38,6 +38,8 @@ class MeanTeacherSettings:
     """Probability that a cuboid comes from another patch, target and all: CutMix (default: pictures 1, volumes 0)."""
     strong: bool = True
     """Whether the student sees its unlabelled patches under strong intensity augmentation."""
+    flips: bool = False
+    """Whether the teacher sees its unlabelled patches flipped along some of the plan's axes, drawn anew every step."""
     noise: float = 0.1
     """Standard deviation of the noise the teacher's image gets, clamped at twice that."""
     ema_decay: float | None = None
@@ -81,11 +83,17 @@ class MeanTeacher(LabelsFirst):
         losses = {"supervised": dice_ce(output.logits[:labelled], batch.label_l)}
         self.learnt.see(lambda: losses["supervised"], progress)
         if len(weak):
-            target, sure = self.targets(weak, progress)
-            target, sure = mixed(target, cuboid), mixed(sure, cuboid)
+            dims = self.flipped_dims()
+            both = self.targets(weak.flip(dims), progress)
+            target, sure = (mixed(values.flip(dims), cuboid) for values in both)
             losses["consistency"] = settings.weight * ramp * self.consistency(output.logits[labelled:], target, sure)
             log = {"ramp": ramp, "sure": sure.mean()}
         return StepOutput(losses, [view], log)
+
+    def flipped_dims(self) -> list[int]:
+        """Return the dimensions of a batch (B, C, *S) along which the teacher sees this step's patches flipped."""
+        axes = self.plan.mirror_axes if self.settings.flips and self.plan is not None else ()
+        return [2 + axis for axis in axes if torch.rand(()) < 0.5]
 
     @torch.no_grad()
     def targets(self, weak: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
