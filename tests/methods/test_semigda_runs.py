@@ -121,6 +121,20 @@ def test_the_trained_autoencoder_is_written_for_other_runs(run: Path, run_semigd
     assert {row["step"] for row in _rows(other / "log.csv") if row.get("supervised mapped")} == {"3", "4"}
 
 
+def test_an_exported_model_predicts_the_same(run: Path, tmp_path: Path) -> None:
+    from semialign.inference.export import export
+    from semialign.inference.model import load_trained
+
+    written = export(run, tmp_path / "model.pt", checkpoint="last")
+    picture = torch.randn(2, len(load_trained(run).channel_names), 32, 32)
+    with torch.inference_mode():
+        one, other = (load_trained(m, checkpoint="last").method.eval().predict(picture) for m in (run, written.path))
+    assert torch.equal(one, other)
+    kept, fit = load_checkpoint(written.path)["model"], load_checkpoint(run / "last.pt")["model"]["fusion.loss"]
+    assert torch.equal(kept["fusion.loss"], fit)
+    assert fit[0] != fit[1], "the shares of the two outputs differ, so that they must be kept"
+
+
 # --- Resuming ---------------------------------------------------------------------------------------------------------
 
 
