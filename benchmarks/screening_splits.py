@@ -12,7 +12,10 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from semialign.data.dataset import load_dataset
+import numpy as np
+
+from semialign.data.dataset import load_dataset, read_case
+from semialign.data.importers.near_copies import near_copies, thumbnail
 from semialign.data.splits import load_split, make_split, write_split
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,6 +27,7 @@ DRAWS = {
     "left-atrium": ("left-atrium", "split-4-labelled", 4, 4, None),
     "acdc": ("acdc", "split-3-patients-labelled", 6, 16, r"^(patient\d+)"),
     "kvasir": ("kvasir", "split-10-percent", 56, 80, None),
+    "busi": ("busi", "split-10-percent", 36, 80, None),
 }
 
 
@@ -39,7 +43,13 @@ def main() -> None:
         given = load_split(data / folder / f"{split}.json", dataset)
         known = dict.fromkeys((*given.training, *given.validation))
         training = replace(dataset, cases={case: dataset.cases[case] for case in known})
-        drawn = make_split(training, labelled=labelled, test=scoring, seed=SEED, group_by=group_by)
+        together: list[tuple[str, ...]] = []
+        if folder == "busi":  # the only one of these sets with near-copies
+            thumbnails = np.stack(
+                [thumbnail(read_case(case, len(dataset.channel_names))) for case in training.cases.values()]
+            )
+            together = near_copies(list(training.cases), thumbnails)
+        drawn = make_split(training, labelled=labelled, test=scoring, seed=SEED, group_by=group_by, together=together)
         write_split(output / f"{name}.json", replace(drawn, protocol=f"training cases of {folder}/{split}, drawn anew"))
         print(f"{name}: {len(drawn.labelled)} labelled, {len(drawn.unlabelled)} unlabelled, {len(drawn.test)} score")
 
