@@ -82,6 +82,15 @@ def output(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_long_rule_is_cut_in_the_tile_and_whole_in_the_notes(output: Path) -> None:
+    value = json.loads((output / "bench.json").read_text(encoding="utf-8"))
+    rule = "equal training time on each data set (heart: 1 minute a run; polyps: 2 minutes a run)"
+    (output / "bench.json").write_text(json.dumps(value | {"length": rule}), encoding="utf-8")
+    text = report(output).read_text(encoding="utf-8")
+    assert text.count(rule) == 1
+    assert ">equal training time on each data set<" in text
+
+
 def test_tables_charts_and_runs(output: Path) -> None:
     text = report(output).read_text(encoding="utf-8")
     headings = re.findall("<h2>(.*?)</h2>", text)
