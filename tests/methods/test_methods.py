@@ -331,6 +331,20 @@ def test_a_teacher_that_sees_flipped_images_answers_in_the_students_frame(
     assert abs(expected[0] - expected[1]) > 1e-3 * expected[0]
 
 
+@pytest.mark.parametrize("dims", [2, 3])
+def test_volumes_alone_are_lean_and_flipped_unless_told(small_method: Make, dims: int) -> None:
+    plan = SimpleNamespace(patch_size=[8] * dims, mirror_axes=[0])
+    for setting in (None, False, True):
+        method = small_method("mean-teacher", dims, lean=setting, flips=setting)
+        method.plan, expected = plan, dims == 3 if setting is None else setting
+        assert method.joint_batch("train", 4, 4) == ((2, 2) if expected else (4, 4))
+        assert any(method.flipped_dims() == [2] for _ in range(30)) == expected
+    published = small_method("ua-mt", dims)
+    published.plan = plan
+    assert published.joint_batch("train", 4, 4) == (4, 4)
+    assert not any(published.flipped_dims() for _ in range(30))
+
+
 def test_labels_alone_until_the_start(small_method: Make, small_batch: Make) -> None:
     for name, term in (("mean-teacher", "consistency"), ("cps", "cross")):
         method = small_method(name, start=0.3)

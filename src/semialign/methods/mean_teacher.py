@@ -32,14 +32,14 @@ class MeanTeacherSettings:
     """``pseudo-label`` ((CE + Dice) / 2 to the class the teacher is sure of) or ``squared-error`` of the softmax."""
     confidence: float = 0.9
     """``pseudo-label``: the teacher's probability from which a voxel counts."""
-    lean: bool = False
-    """Whether unlabelled patches, once they count, take the place of half of the labelled ones in a step."""
+    lean: bool | None = None
+    """Whether unlabelled patches, once they count, take the place of half of the labelled ones (default: in 3D)."""
     mix: float | None = None
     """Probability that a cuboid comes from another patch, target and all: CutMix (default: pictures 1, volumes 0)."""
     strong: bool = True
     """Whether the student sees its unlabelled patches under strong intensity augmentation."""
-    flips: bool = False
-    """Whether the teacher sees its unlabelled patches flipped along some of the plan's axes, drawn anew every step."""
+    flips: bool | None = None
+    """Whether the teacher sees its unlabelled patches flipped along axes drawn anew every step (default: in 3D)."""
     noise: float = 0.1
     """Standard deviation of the noise the teacher's image gets, clamped at twice that."""
     ema_decay: float | None = None
@@ -64,7 +64,12 @@ class MeanTeacher(LabelsFirst):
 
     def joint_batch(self, stage: str, labelled: int, unlabelled: int) -> tuple[int, int]:
         """Return how many patches of either kind a step has once unlabelled ones count."""
-        return lean_batch(labelled, unlabelled) if self.settings.lean else (labelled, unlabelled)
+        return lean_batch(labelled, unlabelled) if self.chosen(self.settings.lean) else (labelled, unlabelled)
+
+    def chosen(self, setting: bool | None) -> bool:
+        """Return ``setting``, or where it is open whether patches are volumes: pictures fared far worse with both."""
+        in_3d = self.plan is not None and len(self.plan.patch_size) == 3
+        return in_3d if setting is None else setting
 
     def losses(self, batch: Batch, progress: Progress) -> StepOutput:
         """Return the supervised and the consistency loss."""
@@ -92,7 +97,7 @@ class MeanTeacher(LabelsFirst):
 
     def flipped_dims(self) -> list[int]:
         """Return the dimensions of a batch (B, C, *S) along which the teacher sees this step's patches flipped."""
-        axes = self.plan.mirror_axes if self.settings.flips and self.plan is not None else ()
+        axes = self.plan.mirror_axes if self.plan is not None and self.chosen(self.settings.flips) else ()
         return [2 + axis for axis in axes if torch.rand(()) < 0.5]
 
     @torch.no_grad()

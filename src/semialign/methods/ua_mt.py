@@ -23,7 +23,11 @@ class UncertaintyAwareSettings(MeanTeacherSettings):
     """As the mean teacher's."""
     consistency: str = "squared-error"
     """As the mean teacher's."""
+    lean: bool | None = False
+    """As the mean teacher's."""
     mix: float | None = 0.0
+    """As the mean teacher's."""
+    flips: bool | None = False
     """As the mean teacher's."""
     passes: int = 8
     """Noisy passes of the teacher whose mean softmax tells where it is sure."""
