@@ -1,6 +1,7 @@
 """Whether labelling what ``semialign suggest`` chooses beats labelling as many cases drawn at random.
 
-    python benchmarks/suggest.py [--minutes 2 | --steps N] [--seeds 0 1 2] [--output bench/suggest]
+    python benchmarks/suggest.py [--minutes 2 | --steps N] [--seeds 0 1 2] [--set KEY=VALUE ...]
+                                 [--output bench/suggest]
 
 Hippocampus (in the folder that SEMIALIGN_DATA names), 4 labelled cases. For every seed: train, choose 4 more with
 ``suggest``, draw 4 more at random three times from the same unlabelled cases, train anew on each 8, score the test
@@ -14,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -35,9 +37,10 @@ class Experiment:
         self.dataset, self.output = load_dataset(data), arguments.output
         self.split = load_split(data / "split-4-labelled.json", self.dataset)
         length = {"steps": arguments.steps} if arguments.steps else {"minutes": arguments.minutes}
-        self.settings = {**length, "validations": 0}
+        own = dict(arguments.set)
+        self.settings = {**length, "validations": 0, **own}
         self.method, self.accelerator, self.seeds = arguments.method, arguments.accelerator, arguments.seeds
-        self.about = {"method": self.method, **length, "more": MORE, "draws": DRAWS, "checkpoint": "last"}
+        self.about = {"method": self.method, **length, **own, "more": MORE, "draws": DRAWS, "checkpoint": "last"}
         self.runs: dict[str, dict[str, Any]] = {}
 
     def seed(self, seed: int, say: Any) -> None:
@@ -162,6 +165,14 @@ def verdict(low: float, high: float) -> str:
     return "the suggested cases are worse than random ones" if high < 0 else "no difference is shown"
 
 
+def key_and_value(text: str) -> tuple[str, Any]:
+    """Return the name and the value of a setting that is written ``KEY=VALUE``."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text}: a setting is written KEY=VALUE")
+    return key, yaml.safe_load(value)
+
+
 def main() -> int:
     """Run what is left of the experiment; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -170,6 +181,7 @@ def main() -> int:
     length.add_argument("--steps", type=int)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--method", default="mean-teacher")
+    parser.add_argument("--set", nargs="+", type=key_and_value, default=[], metavar="KEY=VALUE")
     parser.add_argument("--accelerator", default="auto")
     parser.add_argument("--output", type=Path, default=Path("bench/suggest"))
     from semialign.cli.screen import progress_bars
