@@ -16,6 +16,8 @@ from semialign.methods.cps import CrossPseudoSettings, CrossPseudoSupervision, a
 class GradientAwareCrossPseudoSettings(CrossPseudoSettings):
     """Settings of ``ga-cps``: those of ``cps``, and those of the gradient-aware losses."""
 
+    learnt: float | None = 0.25
+    """As that of ``cps``, whose loss stays higher where the worst voxels lead."""
     on_labelled: bool = True
     """Whether the networks supervise each other on labelled patches too, as the paper does."""
     keep_labelled: float = 10.0
