@@ -68,8 +68,9 @@ class MeanTeacher(LabelsFirst):
 
     def chosen(self, setting: bool | None) -> bool:
         """Return ``setting``, or where it is open whether patches are volumes: pictures fared far worse with both."""
-        in_3d = self.plan is not None and len(self.plan.patch_size) == 3
-        return in_3d if setting is None else setting
+        if setting is not None:
+            return setting
+        return self.plan is not None and len(self.plan.patch_size) == 3
 
     def losses(self, batch: Batch, progress: Progress) -> StepOutput:
         """Return the supervised and the consistency loss."""
