@@ -17,7 +17,7 @@ class GradientAwareCrossPseudoSettings(CrossPseudoSettings):
     """Settings of ``ga-cps``: those of ``cps``, and those of the gradient-aware losses."""
 
     learnt: float | None = 0.25
-    """As that of ``cps``, whose loss stays higher where the worst voxels lead."""
+    """As in ``cps``; higher, as losses that the worst voxels lead leave ``(CE + Dice) / 2`` higher."""
     on_labelled: bool = True
     """Whether the networks supervise each other on labelled patches too, as the paper does."""
     keep_labelled: float = 10.0

@@ -67,7 +67,7 @@ class MeanTeacher(LabelsFirst):
         return lean_batch(labelled, unlabelled) if self.chosen(self.settings.lean) else (labelled, unlabelled)
 
     def chosen(self, setting: bool | None) -> bool:
-        """Return ``setting``, or where it is open whether patches are volumes: pictures fared far worse with both."""
+        """Return ``setting``, or where it is open whether patches are volumes: polyps fared far worse with both."""
         if setting is not None:
             return setting
         return self.plan is not None and len(self.plan.patch_size) == 3
