@@ -56,6 +56,19 @@ def make_folder(path: Path) -> Path:
     return Path(path)
 
 
+def visible_in(folder: Path) -> list[Path]:
+    """Return what lies in ``folder`` and is not hidden (``._x``, ``.DS_Store``), in order of name.
+
+    Raises :class:`UserError` for a name that is not UTF-8: no file that is written could name it.
+    """
+    found = sorted(path for path in Path(folder).iterdir() if not path.name.startswith("."))
+    for path in found:
+        if not path.name.isascii() and path.name != path.name.encode("utf-8", "replace").decode():
+            shown = str(path).encode("utf-8", "backslashreplace").decode()
+            raise UserError(f"{shown}: its name is not UTF-8; rename it")
+    return found
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path``, whole or not at all."""
     with written_whole(path) as temporary:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from semialign.common.errors import UserError
-from semialign.common.files import read_json
+from semialign.common.files import read_json, visible_in
 from semialign.data.formats import DICOM, ENDINGS, PICTURES, ending_of, stem_of
 from semialign.data.grid import Grid, Image, difference
 from semialign.data.image_io import read_image
@@ -194,7 +194,7 @@ def _cases(root: Path, channels: tuple[str, ...], described: dict[str, Any]) -> 
 
 def _image_files(folder: Path, wanted: str) -> list[Path]:
     paths = []
-    for path in _visible(folder):
+    for path in visible_in(folder):
         ending = ending_of(path)
         if not ending or (wanted in ENDINGS and ending not in (DICOM, wanted)):
             if ending or path.suffix.lower() not in _NOTES:
@@ -225,7 +225,7 @@ def _label_files(folder: Path) -> dict[str, Path]:
     if folder.is_file():
         raise UserError(f"{folder}: a file, but a folder of labels is wanted")
     labels: dict[str, Path] = {}
-    for path in _visible(folder) if folder.exists() else []:
+    for path in visible_in(folder) if folder.exists() else []:
         ending = ending_of(path)
         if ending in ("", DICOM):
             if path.suffix.lower() not in _NOTES:
@@ -235,7 +235,3 @@ def _label_files(folder: Path) -> dict[str, Path]:
         if other != path:
             raise UserError(f"{path}: a second label of the case of {other.name}; move one of them")
     return labels
-
-
-def _visible(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]

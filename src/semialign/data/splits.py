@@ -226,17 +226,17 @@ def _groups(cases: Iterable[str], group_by: str | None) -> list[list[str]]:
     return list(cases_by_match(cases, group_by).values())
 
 
-def cases_by_match(cases: Iterable[str], group_by: str) -> dict[str, list[str]]:
+def cases_by_match(cases: Iterable[str], group_by: str, *, option: str = "--group-by") -> dict[str, list[str]]:
     """Return the cases by the first group of their match with a regular expression, or by the whole of it, in order.
 
-    Raises :class:`UserError` where it is none, and for a case that does not match.
+    ``option``: what errors call it. Raises :class:`UserError` where it is none, and for a case that does not match.
     """
-    pattern = _compiled(group_by, "--group-by")
+    pattern = _compiled(group_by, option)
     groups: dict[str, list[str]] = {}
     for case in sorted(cases):
         match = pattern.search(case)
         key = match.group(1 if pattern.groups else 0) if match else None
         if key is None:
-            raise UserError(f"--group-by {group_by}: does not match case {case}; write one that matches every case")
+            raise UserError(f"{option} {group_by}: does not match case {case}; write one that matches every case")
         groups.setdefault(key, []).append(case)
     return {key: groups[key] for key in sorted(groups)}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from semialign.common.errors import UserError, closest, require_known
-from semialign.common.files import read_json
+from semialign.common.files import read_json, visible_in
 from semialign.data.dataset import labels_described as classes_described
 from semialign.data.formats import ending_of, stem_of
 from semialign.data.grid import difference
@@ -138,8 +138,8 @@ def label_files(path: Path) -> dict[str, Path]:
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
     files: dict[str, Path] = {}
-    for file in sorted(path.iterdir()):
-        if file.is_file() and not file.name.startswith(".") and ending_of(file):
+    for file in visible_in(path):
+        if file.is_file() and ending_of(file):
             other = files.setdefault(stem_of(file), file)
             if other is not file:
                 raise UserError(f"{file}: a second file of case {stem_of(file)}, beside {other.name}; remove one")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from semialign.common.errors import UserError
+from semialign.common.files import visible_in
 from semialign.data.dataset import Case, case_from_files
 from semialign.data.formats import ENDINGS, PICTURES, ending_of, output_ending, stem_of
 from semialign.data.itk_io import dicom_series
@@ -61,7 +62,7 @@ def check_outputs(cases: Sequence[Case], output: Path) -> None:
 def _in_folder(folder: Path) -> list[Path]:
     if (folder / "dataset.json").is_file() and (folder / "imagesTr").is_dir():
         folder = folder / "imagesTr"
-    entries = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    entries = visible_in(folder)
     images = [p for p in entries if p.is_file() and ending_of(p)]
     series = [p for p in entries if p.is_dir() and _holds_dicom(p)]
     if images or series:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from semialign.common.errors import UserError
+from semialign.common.files import visible_in
 from semialign.data.formats import ENDINGS, ending_of, stem_of
 from semialign.data.grid import Image
 
@@ -64,8 +65,7 @@ def image_files(folder: Path, endings: Sequence[str] = ENDINGS) -> list[Path]:
     """Return the files of ``folder`` with one of ``endings``, in order of name; hidden files (``._x``) are none."""
     if not folder.is_dir():
         return []
-    paths = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
-    return [path for path in paths if path.is_file() and ending_of(path) in endings]
+    return [path for path in visible_in(folder) if path.is_file() and ending_of(path) in endings]
 
 
 def common_ending(paths: Iterable[Path], *, kept: Sequence[str], otherwise: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from semialign.common.errors import UserError
-from semialign.common.files import read_json
+from semialign.common.files import read_json, visible_in
 from semialign.data.dataset import load_dataset
 from semialign.data.formats import DICOM, ENDINGS, ending_of, output_ending, stem_of
 from semialign.data.importers.base import (
@@ -90,7 +90,7 @@ def _unlabelled(folder: Path, channels: int) -> list[FoundCase]:
 def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and ending_of(path)]
+    return [path for path in visible_in(folder) if ending_of(path)]
 
 
 def _endings(source: Path, described: dict[str, Any], images: list[Path]) -> tuple[str, str]:
