@@ -3,11 +3,14 @@
 import csv
 import json
 import os
+import shutil
+import sys
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from semialign.cli.main import main
 from semialign.common.errors import UserError
@@ -116,6 +119,28 @@ def test_statuses_and_ignored_voxels_from_files(tmp_path):
         "spurious": 1,
         "infinite": 1,
     }
+
+
+def test_a_rule_that_averages_all_distances_leaves_none_out(tmp_path):
+    label = np.zeros((8, 8), np.uint8)
+    label[2:5, 2:5] = 1
+    for folder, array in (("labels", label), ("predicted", np.zeros_like(label))):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(array).save(tmp_path / folder / "a.png")
+    ours, theirs = (evaluate(tmp_path / "predicted", tmp_path / "labels", rule=rule) for rule in ("default", "dhc"))
+    assert [found.class_rows()[0]["infinite"] for found in (ours, theirs)] == [1, 0]
+    assert ["distances are infinite" in " ".join(found.notes()) for found in (ours, theirs)] == [True, False]
+    assert theirs.class_rows()[0]["hd95"] == 128
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_not_utf8_is_refused(tmp_path):
+    os.mkdir(os.fsencode(tmp_path) + b"/labels")
+    Image.new("L", (4, 4)).save(tmp_path / "a.png")
+    shutil.copy(tmp_path / "a.png", os.fsencode(tmp_path) + b"/labels/caf\xe9.png")
+    with pytest.raises(UserError, match=r"caf\\udce9\.png: its name is not UTF-8; rename it"):
+        evaluate(tmp_path / "labels", tmp_path / "labels")
+    assert not (tmp_path / "labels" / "evaluation").exists()
 
 
 @pytest.mark.parametrize("ending", [".png", ".tif"])

@@ -97,7 +97,9 @@ def report(tmp_path: Path) -> Report:
             "asd": math.inf,
             "nsd": 0.1,
             "scored": 4,
-            "missed": 3,
+            "missed": 2,
+            "spurious": 1,
+            "infinite": 3,
         },
     ]
     cases = [{"id": f"scan_{i}", "part": "test", "dice": 0.5 + 0.1 * i} for i in range(4)]

@@ -33,7 +33,7 @@ def _report(evaluation: Evaluation, folder: Path, data: Path | None) -> Report:
         ("Classes", str(len(summary["classes"]))),
         (f"Mean HD95, {unit}", "–" if mean["hd95"] is None else f"{mean['hd95']:.2f}"),
     ]
-    if summary["infinite"]:
+    if summary["infinite"] and summary["rule"] == "default":
         facts.append(("Infinite distances", str(summary["infinite"])))
     return Report(
         title=f"Evaluation of {_place(summary['predictions'], folder)}",

@@ -101,16 +101,16 @@ def class_table(
 
 def _class_cell(row: Mapping[str, Any], key: str, kind: str) -> str:
     value = row.get(key)
-    missed = row.get("missed") or 0
+    infinite = row.get("infinite") or 0
     if key == "dice":
         return score_cell(value)
     if kind == "score":
         return number(value)
     if kind == "distance":
-        # A missed class is infinitely far away; an average over the others must not hide it.
+        # A missed or spurious class is infinitely far away; an average over the others must not hide it.
         finite = isinstance(value, int | float | np.number) and math.isfinite(value)
         return distance(value) + (
-            f'<small class="bad more">+ {human(missed)} × {INFINITY}</small>' if missed and finite else ""
+            f'<small class="bad more">+ {human(infinite)} × {INFINITY}</small>' if infinite and finite else ""
         )
     text = escape(human(value))
     return f'<strong class="bad">{text}</strong>' if key in ("missed", "spurious") and value else text

@@ -61,10 +61,15 @@ class Evaluation:
         return rows
 
     def class_rows(self) -> list[dict[str, Any]]:
-        """A flat row per class for tables: name, mean of each metric, scored, absent, missed, spurious, infinite."""
+        """A flat row per class for tables: name, mean of each metric, scored, absent, missed, spurious, infinite.
+
+        ``infinite``: how many distances the means leave out.
+        """
         counts = (*COUNTS, "infinite")
         return [
-            {"name": name} | {m: entry[m]["mean"] for m in METRICS} | {count: entry[count] for count in counts}
+            {"name": name}
+            | {m: entry[m]["mean"] for m in METRICS}
+            | {count: self._left_out(entry) if count == "infinite" else entry[count] for count in counts}
             for name, entry in self.summary["classes"].items()
         ]
 
@@ -80,7 +85,12 @@ class Evaluation:
     def _rows_of(self, key: str) -> list[dict[str, Any]]:
         keys = (*METRICS, *COUNTS, "infinite")
         groups = self.summary.get(key, {})  # older files have none
-        return [{"name": name} | {key: of[key] for key in keys} for name, of in groups.items()]
+        rows = [{"name": name} | {key: of[key] for key in keys} for name, of in groups.items()]
+        return [row | {"infinite": self._left_out(row)} for row in rows]
+
+    def _left_out(self, of: Mapping[str, Any]) -> int:
+        # The published rules put a number where a distance is infinite, and leave none out.
+        return int(of["infinite"]) if self.summary["rule"] == "default" else 0
 
     def notes(self) -> list[str]:
         """Sentences that belong under every table of these figures: rule, units, standard error, what was left out."""
@@ -134,7 +144,7 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
     if summary["rule"] != "default":
         notes[0] += "; only to compare with tables that were made so"
     notes.append(f"HD95 and ASD in {unit}, symmetric, on the images' own grid; NSD at {summary['tolerance']:g} {unit}")
-    if summary["infinite"]:
+    if summary["infinite"] and summary["rule"] == "default":
         notes.append(f"{summary['infinite']} distances are infinite (class missed or spurious)")
     groups = summary.get("groups", {})
     if groups:
