@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel
+import numpy as np
 import pytest
 
 from semialign.common.errors import UserError
@@ -71,7 +73,10 @@ def test_what_a_plug_in_learned_is_drawn(run: Path) -> None:
 def test_how_sure_the_model_is_stands_on_the_page(run: Path) -> None:
     page = text_of(report(run, accelerator="cpu"))
     assert "Uncertainty and calibration" in page
-    assert "slices" in page or "slice" in page
+    text = (run / "report.html").read_text(encoding="utf-8")
+    assert text.count('<input type="range"') == 2  # a slider a case
+    # The entropy is drawn, not only given a place.
+    assert len(re.findall(r'<image data-layer="entropy"[^>]* href="data:image/png;base64,[^"]+"', text)) == 2
     found = json.loads((run / "validation" / "evaluation" / "calibration.json").read_text())
     assert found["cases"] == ["g", "h"]
     # Every voxel but those that nobody annotated (two of 24 columns) is counted once for every class.
@@ -95,6 +100,35 @@ def test_predictions_are_made_again_where_they_do_not_fit(run: Path) -> None:
     assert changes(checkpoint="last") == {"g.nii.gz", "g.npz"}
     sure.unlink()  # a run of an earlier version has predictions alone
     assert changes(checkpoint="last") == {"g.nii.gz", "g.npz"}
+
+
+def test_a_label_that_was_mended_is_scored_and_calibrated_anew(run: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(json.loads((run / "data.json").read_text())["root"], tmp_path / "data")
+    report_run(run, data=data, accelerator="cpu")
+
+    def figures() -> tuple[Any, Any]:
+        of = run / "validation" / "evaluation"
+        calibration, summary = (json.loads((of / f"{name}.json").read_text()) for name in ("calibration", "summary"))
+        return [found["hits"] for found in calibration["classes"].values()], summary["mean"]["dice"]
+
+    before = figures()
+    path = data / "labelsTr" / "g.nii.gz"
+    label = nibabel.load(path)
+    nibabel.save(nibabel.Nifti1Image(np.roll(np.asarray(label.dataobj), 4, 0), label.affine), path)
+    report_run(run, data=data, accelerator="cpu")
+    after = figures()
+    assert after[0] != before[0]
+    assert after[1] != before[1]
+
+
+def test_a_data_set_of_more_classes_by_now_is_refused(run: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(json.loads((run / "data.json").read_text())["root"], tmp_path / "data")
+    about = json.loads((data / "dataset.json").read_text())
+    names = [name for name in about["labels"] if name != "ignore"]
+    about["labels"] = {name: place for place, name in enumerate([*names, "another"])}
+    (data / "dataset.json").write_text(json.dumps(about))
+    with pytest.raises(UserError, match=r"dataset\.json: has 4 classes \(background included\), but .* learnt 3"):
+        report_run(run, data=data, accelerator="cpu")
 
 
 def test_a_run_folder_with_less_in_it_still_gives_a_page(run: Path, tmp_path: Path) -> None:

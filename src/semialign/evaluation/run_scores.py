@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from semialign.common.errors import UserError
-from semialign.common.files import write_json
+from semialign.common.files import read_json, write_json
 from semialign.data.dataset import Dataset
 from semialign.data.splits import Split
 from semialign.evaluation.calibration import Calibration
@@ -44,8 +44,15 @@ def score_part(
     """Predict the cases of a split's part into ``RUN/PART`` and score them.
 
     Labels of ``labelled``, ``validation`` and ``test`` cases alone are opened. Predictions of the same checkpoint that
-    are newer than it are kept. Raises :class:`UserError` for a case without label or one that cannot be predicted.
+    are newer than it and than their labels are kept. Raises :class:`UserError` for a case without label or one that
+    cannot be predicted, and where the data set has other classes by now than the run learnt.
     """
+    learnt = len(read_json(run / FINGERPRINT)["class_frequencies"]) if (run / FINGERPRINT).exists() else None
+    if learnt not in (None, dataset.num_classes):
+        raise UserError(
+            f"{dataset.root / 'dataset.json'}: has {dataset.num_classes} classes (background included), but {run} "
+            f"learnt {learnt}; train on it anew, or name the data set of the run with --data"
+        )
     ids = getattr(split, part)
     lacking = [case for case in ids if dataset.cases[case].label is None]
     if not ids or lacking:
@@ -55,8 +62,8 @@ def score_part(
     which = checkpoint if (run / f"{checkpoint}.pt").exists() else "last"
     inputs = [path for case in ids for path in dataset.cases[case].images]
     files = {case.id: output_path(case, folder) for case in find_cases(inputs, len(dataset.channel_names))}
-    _drop_stale(run, files, sure, which)
     labels = {case: label for case in ids if (label := dataset.cases[case].label) is not None}
+    _drop_stale(run, files, labels, sure, which)
     summary = predict(
         [run],
         inputs,
@@ -99,12 +106,16 @@ def _frequencies(run: Path, dataset: Dataset) -> dict[str, float] | None:
     return found if set(dataset.class_names[1:]) <= set(found) else None
 
 
-def _drop_stale(run: Path, files: dict[str, Path], sure: Path, which: str) -> None:
-    """Delete predictions older than the newest checkpoint, made by another, or without their certainty."""
+def _drop_stale(run: Path, files: dict[str, Path], labels: dict[str, Path], sure: Path, which: str) -> None:
+    """Delete predictions older than the newest checkpoint or their label, made by another, or without certainty.
+
+    A certainty file holds how the probabilities agreed with the label of its time.
+    """
     newest = max((p.stat().st_mtime for p in run.glob("*.pt")), default=0.0)
     for case, path in files.items():
         kept = certainty_path(sure, case)
-        fresh = path.exists() and kept.exists() and min(p.stat().st_mtime for p in (path, kept)) >= newest
+        since = max(newest, labels[case].stat().st_mtime)
+        fresh = path.exists() and kept.exists() and min(p.stat().st_mtime for p in (path, kept)) >= since
         if not (fresh and made_by(kept) == which):
             path.unlink(missing_ok=True)
             kept.unlink(missing_ok=True)
