@@ -162,6 +162,13 @@ def test_data_that_do_not_fit_stop_before_any_run(trial, stand, tmp_path, pictur
     assert stand.trained == []
 
 
+def test_a_pattern_that_knows_no_patients_stops_before_any_run(trial, stand, pictures):
+    data = {"name": "a", "data": str(pictures), "split": str(pictures / "split.json")}
+    with pytest.raises(UserError, match=r"data set a: group_by patient\\d\+: does not match case"):
+        bench(trial(datasets=[data | {"group_by": r"patient\d+"}]))
+    assert stand.trained == []
+
+
 def test_a_planted_leak_stops_before_any_run_and_no_unlabelled_label_is_read(trial, stand, tmp_path, pictures):
     split, leaky = read_json(pictures / "split.json"), tmp_path / "leaky"
     shutil.copytree(pictures, leaky)

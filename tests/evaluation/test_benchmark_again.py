@@ -1,12 +1,16 @@
 """Benchmarks that are stopped, fail or change, and are called again; training stands in."""
 
+import os
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from stand_in_bench import pictures, stand, trial
 
 from semialign.common.errors import UserError
@@ -147,7 +151,7 @@ def test_changed_settings_are_done_again_and_said(trial, stand):
     value = bench(trial(entries=entries), tell=lines.append).value
     assert [(t["method"], t["resume"]) for t in stand.trained] == [("mean-teacher", False)] * 2
     assert not leftover.exists()
-    assert sum("settings have changed" in line for line in lines) == 2
+    assert sum("settings or its data have changed" in line for line in lines) == 2
     assert [run["settings"]["method_settings"].get("weight") for run in value["runs"][:3]] == [None, 0.7, None]
 
 
@@ -188,3 +192,94 @@ def test_another_split_prepares_anew(trial, stand, tmp_path, pictures):
     split["protocol"] = "a better name"
     write_json(tmp_path / "other.json", split)
     assert {state for _, state in list_runs(trial(seeds=[0], datasets=datasets))} == {"finished"}
+
+
+@pytest.fixture
+def own(pictures, tmp_path) -> Path:
+    """A copy of the data that may be changed."""
+    return shutil.copytree(pictures, tmp_path / "own")
+
+
+def sets(own: Path) -> list[dict[str, str]]:
+    return [{"name": "pictures", "data": str(own), "split": str(own / "split.json")}]
+
+
+def redrawn(own: Path, case: str) -> None:
+    """Another label of the case, drawn over the old one."""
+    path = own / "labelsTr" / f"{case}.png"
+    Image.fromarray(np.roll(np.asarray(Image.open(path)), 3, 1)).save(path)
+    os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 10**9))
+
+
+def test_a_test_label_that_was_mended_is_scored_anew_and_trains_nothing(trial, stand, own):
+    before = bench(trial(datasets=sets(own))).value
+    case = read_json(own / "split.json")["test"][0]
+    redrawn(own, case)
+    assert {state for _, state in list_runs(trial(datasets=sets(own)))} == {"test labels changed"}
+    lines: list[str] = []
+    after = bench(trial(datasets=sets(own)), tell=lines.append).value
+    assert len(stand.trained) == 6
+    assert sum("scored anew" in line for line in lines) == 6
+    for old, new in zip(before["runs"], after["runs"], strict=True):
+        changed = {
+            name
+            for name, dice in new["checkpoints"]["last"]["case_dice"].items()
+            if dice != old["checkpoints"]["last"]["case_dice"][name]
+        }
+        assert changed == {case}
+        assert new["predict_seconds"] == old["predict_seconds"] is not None
+    names = read_json(own / "dataset.json")
+    names["labels"] = {"renamed" if value else name: value for name, value in names["labels"].items()}
+    write_json(own / "dataset.json", names)
+    bench(trial(datasets=sets(own)))
+    assert len(stand.trained) == 6
+    assert "renamed" in (trial().parent / "out" / "bench.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("part", "changed"), [("labelled", 6), ("validation", 6), ("unlabelled", 2)])
+def test_a_label_that_teaches_trains_anew_what_it_taught(trial, stand, own, part, changed):
+    bench(trial(datasets=sets(own)))
+    redrawn(own, read_json(own / "split.json")[part][0])
+    states = [state for _, state in list_runs(trial(datasets=sets(own)))]
+    assert states.count("changed") == changed
+    assert set(states[2::3]) == {"changed"}  # all labels
+
+
+def test_it_says_which_state_of_semialign_trained(trial, stand, monkeypatch):
+    commits = "semialign.evaluation.benchmark_run.source_commit"
+    monkeypatch.setattr(commits, lambda: "one")
+    bench(trial(seeds=[0]))
+
+    def kill(options: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    stand.before_result = kill
+    with pytest.raises(KeyboardInterrupt):
+        bench(trial())
+    monkeypatch.setattr(commits, lambda: "two")
+    stand.before_result = lambda options: None
+    value = bench(trial()).value
+    assert [run["commit"] for run in value["runs"]] == ["one"] * 3 + ["one, then two", "two", "two"]
+    text = (trial().parent / "out" / "bench.md").read_text(encoding="utf-8")
+    assert "Trained with more than one state of semialign: one; one, then two; two." in text
+
+
+def test_killed_while_it_deletes_it_goes_on(trial, stand, monkeypatch):
+    bench(trial(seeds=[0]))
+    entries = yaml.safe_load(trial().read_text())["entries"]
+    entries[1]["settings"]["weight"] = 0.7
+    delete = shutil.rmtree
+
+    def killed(folder: Path, **options: Any) -> None:
+        if (Path(folder) / "bench-run.json").exists():
+            (Path(folder) / "bench-run.json").unlink()
+            raise KeyboardInterrupt
+        delete(folder, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("semialign.evaluation.benchmark_data.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            bench(trial(seeds=[0], entries=entries))
+    value = bench(trial(seeds=[0], entries=entries)).value
+    assert [run["state"] for run in value["runs"]] == ["finished"] * 3
+    assert [run["settings"]["method_settings"].get("weight") for run in value["runs"]] == [None, 0.7, None]

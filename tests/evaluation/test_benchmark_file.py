@@ -8,6 +8,7 @@ import yaml
 
 from semialign.common.errors import UserError
 from semialign.evaluation.benchmark_file import DEFAULT_MINUTES, Bench, load_bench, slug
+from semialign.evaluation.benchmark_identity import Identity
 from semialign.evaluation.benchmark_matrix import planned
 from semialign.evaluation.benchmark_run import make_run
 
@@ -123,8 +124,9 @@ def test_a_run_of_one_set_has_the_key_it_has_in_a_file_of_many(tmp_path):
     (tmp_path / "many").mkdir()
     data = {"name": "heart", "data": "heart", "split": "heart/split.json", "minutes": 5}
     many = load_bench(write(tmp_path / "many", form(datasets=[data, {**data, "name": "again", "minutes": 1}])))
+    same = Identity("same", "same", "same", ())
     keys = [
-        make_run(b.datasets[0], b.entries_on(b.datasets[0])[0], 0, output=tmp_path, identity="same").key
+        make_run(b.datasets[0], b.entries_on(b.datasets[0])[0], 0, output=tmp_path, identity=same).key
         for b in (alone, many)
     ]
     assert keys[0] == keys[1]

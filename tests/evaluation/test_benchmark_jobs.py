@@ -35,6 +35,7 @@ def workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def told(output: Path) -> list[dict[str, Any]]:
     """What decides the page, of every run in ``bench.json``."""
     keys = ("entry", "seed", "key", "state", "settings", "cases", "steps", "parameters", "checkpoints")
+    keys += ("predict_seconds",)
     return [{key: run[key] for key in keys} for run in read_json(output / "bench.json")["runs"]]
 
 
@@ -71,6 +72,18 @@ def test_two_at_once_give_what_one_gives_and_one_that_dies_is_tried_again(trial,
         encoding="utf-8"
     )
     assert "side by side" not in (tmp_path / "one" / "bench.md").read_text(encoding="utf-8")
+
+
+def test_data_that_are_not_here_stop_none_of_the_others(trial, stand, workers, pictures, tmp_path):
+    here = {"name": "here", "data": str(pictures), "split": str(pictures / "split.json")}
+    gone = {"name": "gone", "data": "nowhere", "split": "nowhere/split.json"}
+    file = trial(entries=ENTRIES, seeds=[0], datasets=[gone, here])
+    result = bench(file, only=["here"], jobs=2, accelerator="cpu")
+    assert result.failed == {}
+    assert [run["state"] for run in result.value["runs"]] == ["finished"] * 2
+    text = (tmp_path / "out" / "bench.md").read_text(encoding="utf-8")
+    assert "Left out, though the file names it: gone (" in text
+    assert "nowhere: no such" in text
 
 
 def test_runs_side_by_side_load_with_processes_of_their_own(trial, tmp_path):

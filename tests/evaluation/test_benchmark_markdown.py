@@ -121,9 +121,16 @@ def test_only_entries_that_are_due_on_a_data_set_are_lacking_there():
 
 
 def test_a_note_says_where_no_verdict_was_possible():
-    assert "With 2 cases, no p is below 0.5, too large for a verdict among 3 pairs" in markdown(page(three_entries()))
+    text = markdown(page(three_entries()))
+    assert "With 2 cases that differ, no p is below 0.5, too large for a verdict among 3 pairs" in text
     many = {f"c{i}": 0.5 + i / 100 for i in range(10)}
     assert "too large for a verdict" not in markdown(page([record(entry, 0, many) for entry in ENTRIES]))
+    some = many | {f"c{i}": 0.3 for i in range(4)}
+    lower = {case: dice - 0.2 - dice / 10 for case, dice in many.items()}
+    text = markdown(page([record(*of) for of in zip(ENTRIES, (0, 0, 0), (many, some, lower), strict=True)]))
+    assert "'labels only' and 'mean teacher' differ in 4 cases, too few for a verdict among 3 pairs." in text
+    assert text.count("too few for a verdict") == 1
+    assert "too large for a verdict" not in text
 
 
 def test_series_put_dice_beside_the_number_of_labels():
@@ -156,3 +163,10 @@ def test_duration():
     assert [duration(s) for s in (0.4, 59.4, 59.6, 125, 3599.6, 7260)] == [
         "0 s", "59 s", "1 min 0 s", "2 min 5 s", "1 h 0 min", "2 h 1 min",
     ]  # fmt: skip
+
+
+def test_a_data_set_whose_test_cases_hold_no_class_ends_nothing():
+    empty = [record(entry, 0, {"a": None, "b": None}) for entry in ENTRIES]
+    text = markdown(page(empty))
+    assert rows_of(text, "Test Dice")[0] == ["labels only", "2", "last", "-", "-", "-", "-"]
+    assert "there is no Dice to average" in text

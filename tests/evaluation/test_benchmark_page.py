@@ -2,6 +2,7 @@
 
 import json
 import re
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,24 @@ def test_results_written_before_pairs_were_compared_get_a_whole_page(output: Pat
     assert "pairs" not in json.loads((output / "bench.json").read_text())
     assert "against &lt;b&gt;teacher&lt;/b&gt;" in text.replace("Against", "against")
     assert "not told apart (-0.000, p 1)" in text or "not told apart (+0.000, p 1)" in text
-    assert "With 3 cases, no p is below 0.25" in text
+    assert "With 2 cases that differ, no p is below 0.5" in text
+
+
+def test_the_legend_names_what_is_drawn_and_unlike_times_get_a_figure(output: Path) -> None:
+    title = "Test Dice (last checkpoint) over training time, a dot a run"
+    assert title not in report_bench(output).read_text(encoding="utf-8")
+    value = json.loads((output / "bench.json").read_text())
+    given = value["runs"][0] | {"entry": "their tool", "given": True, "training_seconds": 7200.0, "folder": "runs/t"}
+    more = {"entries": [*ENTRIES, "their tool"], "runs": [*value["runs"], given]}
+    (output / "bench.json").write_text(json.dumps(value | more))
+    text = report_bench(output).read_text(encoding="utf-8")
+    curves, dots = (
+        re.search(rf"<figcaption>{start}.*?</figure>", text, re.DOTALL).group()  # type: ignore[union-attr]
+        for start in ("Validation Dice over", re.escape(title))
+    )
+    named = [[name for name in more["entries"] if escape(name) in figure] for figure in (curves, dots)]
+    assert named == [["labels only"], more["entries"]]  # only the first wrote how its validation went
+    assert "their tool, minute 120: 0.7" in dots
 
 
 def test_every_row_of_a_sortable_table_names_its_entry(output: Path) -> None:

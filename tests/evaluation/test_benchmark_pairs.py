@@ -95,3 +95,14 @@ def test_matrix_shows_both_directions():
     assert rows["a"][1].startswith("better (+0.0")
     assert rows["b"][0] == rows["a"][1].replace("better (+", "worse (-")
     assert pair_tables({"pairs": pairs, "entries": NAMES}, "liver") == []
+
+
+def test_cases_that_are_alike_lend_no_weight():
+    """Nine of 14 cases are rightly empty under both entries: the five others cannot tell them apart."""
+    b = np.full(14, 0.5)
+    a = b + np.array([0.01, 0.02, 0.03, 0.04, 0.05] + [0.0] * 9)
+    records = [run("a", seed, a + shift) for seed, shift in enumerate((0.1, -0.1, 0.0))]
+    records += [run("b", seed, b + shift) for seed, shift in enumerate((0.1, 0.0, -0.1))]
+    (pair,) = compare_pairs(records, entries=["a", "b"])
+    assert pair["p"] == pytest.approx(stats.wilcoxon([1, 2, 3, 4, 5]).pvalue) == pytest.approx(0.0625)
+    assert (pair["differing"], pair["least_p"], pair["verdict"]) == (5, 0.0625, "not told apart")

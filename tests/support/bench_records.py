@@ -15,15 +15,16 @@ def record(
 
     def checkpoint(of_all: dict[str, float | None]) -> dict[str, Any]:
         of = {case: value for case, value in of_all.items() if value is not None}
-        mean = sum(of.values()) / len(of)
+        mean = sum(of.values()) / len(of) if of else None
         missed = sum(value == 0 for value in of.values())
         counts = {"scored": len(of) - missed, "missed": missed, "absent": 1, "spurious": 0}
-        moments = {"dice": {"mean": mean}, "hd95": {"mean": 10 * mean}, "asd": {"mean": None}}
+        far = None if mean is None else 10 * mean
+        moments = {"dice": {"mean": mean}, "hd95": {"mean": far}, "asd": {"mean": None}}
         return {
             "case_dice": of,
             "scores": [{"case": case, "class": "liver", "dice": value} for case, value in of_all.items()],
             "summary": {
-                "mean": {"dice": mean, "hd95": 10 * mean, "asd": None},
+                "mean": {"dice": mean, "hd95": far, "asd": None},
                 "classes": {"liver": {**counts, **moments}},
                 "infinite": missed,
                 "units": "mm",

@@ -15,7 +15,7 @@ WORKER = (sys.executable, str(Path(__file__).resolve()))
 
 
 def work() -> int:
-    from stand_in_bench import Stand
+    from stand_in_bench import Clock, Stand
 
     import semialign.evaluation.benchmark_machine as machine
     import semialign.evaluation.benchmark_run as run
@@ -36,7 +36,7 @@ def work() -> int:
     stand.on_train = act
     training.train, predictor.predict = stand.train, stand.predict  # type: ignore[assignment]
     run.count_parameters = lambda folder, accelerator: 1234  # type: ignore[assignment]
-    machine.CaseClock.seconds = 0.25  # type: ignore[assignment,misc]
+    machine.time = Clock()  # type: ignore[assignment]
     return main()
 
 

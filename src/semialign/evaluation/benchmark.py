@@ -16,7 +16,7 @@ from semialign.evaluation.benchmark_machine import source_commit
 from semialign.evaluation.benchmark_matrix import carry_out_here, chosen_runs, planned, runs_of
 from semialign.evaluation.benchmark_page import write_bench_page
 from semialign.evaluation.benchmark_pairs import compare_pairs
-from semialign.evaluation.benchmark_run import CHANGED, FAILED, FINISHED, Run, read_record, state_of
+from semialign.evaluation.benchmark_run import CHANGED, FAILED, FINISHED, RELABELLED, Run, read_record, state_of
 from semialign.evaluation.benchmark_summary import summarise
 from semialign.evaluation.benchmark_table import markdown
 from semialign.evaluation.benchmark_words import duration
@@ -123,7 +123,9 @@ class _Matrix:
             f"run {place + 1} of {len(self.chosen)}: {run.title}{_left(self.made, self.chosen[place:], self.together)}"
         )
         if self.states[run.title] == CHANGED:
-            self.say("  its settings have changed since it was made: done again")
+            self.say("  its settings or its data have changed since it was made: done again")
+        if self.states[run.title] == RELABELLED:
+            self.say("  labels of its test cases, or names of classes, have changed since: scored anew")
         self.watch(Told(run.title, RUNNING, "begins", 0, 0))
 
     def progress(self, run: Run, what: str, done: int, of: int) -> None:
@@ -152,16 +154,20 @@ def list_runs(
     return [(run, state_of(run)) for run in chosen_runs(made, only)]
 
 
-def _records(made: Bench) -> Iterator[dict[str, Any]]:
-    """Yield the record of every run of the matrix that is finished or failed under its present settings."""
+def _records(made: Bench, left_out: dict[str, str] | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the record of every run of the matrix that is finished or failed under its present settings.
+
+    ``left_out`` is given the data sets that cannot be read, with the reason: without --only, there are none.
+    """
     for data in made.datasets:
         try:
             runs = runs_of(made, data)
-        except UserError:
-            continue  # left out by --only, and not on this machine
+        except UserError as error:
+            (left_out if left_out is not None else {})[data.name] = str(error)
+            continue
         for run in runs:
             record = read_record(run)
-            if record is not None and record["key"] == run.key and record["state"] in (FINISHED, FAILED):
+            if record is not None and state_of(run) in (FINISHED, FAILED):
                 # Names and grouping may have changed in the file since; they decide no run's result.
                 named = {"dataset": data.name, "entry": run.entry.name, "group_by": data.group_by}
                 found = {"folder": str(run.folder.relative_to(made.output)), "class_frequencies": _frequencies(run)}
@@ -175,7 +181,8 @@ def _frequencies(run: Run) -> dict[str, float] | None:
 
 
 def _write(made: Bench) -> dict[str, Any]:
-    records = list(_records(made))
+    left_out: dict[str, str] = {}
+    records = list(_records(made, left_out))
     entries = [entry.name for entry in made.entries]
     value = {
         "format": FORMAT,
@@ -194,6 +201,7 @@ def _write(made: Bench) -> dict[str, Any]:
         "ceiling": made.ceiling,
         "versions": {"semialign": __version__, "python": platform.python_version()},
         "commit": source_commit(),
+        "left_out": left_out,
         "series": {data.name: data.series for data in made.datasets if data.series},
         "results": summarise(records, entries=entries, baseline=made.baseline, ceiling=made.ceiling),
         "pairs": compare_pairs(records, entries=entries),

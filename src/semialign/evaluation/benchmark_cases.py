@@ -1,11 +1,11 @@
 """Test cases of a benchmark's runs, paired over entries and averaged over seeds."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from semialign.data.splits import cases_by_match
 from semialign.evaluation.statistics import mean_over_seeds
 
 Record = Mapping[str, Any]
@@ -30,22 +30,21 @@ def drawn_figures(
 
 
 def case_means(runs: Sequence[Record], which: str) -> dict[str, float]:
-    """Every case's mean over the seeds of an entry, for the cases that count in all of its runs."""
+    """Every case's mean over the seeds of an entry, for the cases that count in all of its runs; there may be none."""
     dice = [run["checkpoints"][which]["case_dice"] for run in runs]
     common = sorted(set.intersection(*(set(of) for of in dice)))
-    return mean_over_seeds([{case: of[case] for case in common} for of in dice])
+    return mean_over_seeds([{case: of[case] for case in common} for of in dice]) if common else {}
 
 
 def patients(cases: Mapping[str, float], pattern: str | None) -> dict[str, float]:
-    """Return the means over the cases of each patient; the cases themselves without ``pattern``."""
+    """Return the means over the cases of each patient; the cases themselves without ``pattern``.
+
+    Raises :class:`UserError` for a case that ``pattern`` does not match.
+    """
     if pattern is None:
         return dict(cases)
-    groups: dict[str, list[float]] = {}
-    for case, value in cases.items():
-        match = re.search(pattern, case)
-        found = case if match is None else match.group(1) if match.groups() else match.group(0)
-        groups.setdefault(found, []).append(value)
-    return {group: float(np.mean(values)) for group, values in groups.items()}
+    groups = cases_by_match(cases, pattern)
+    return {group: float(np.mean([cases[case] for case in of])) for group, of in groups.items()}
 
 
 def _paired_dice(of: Mapping[str, Any], classes: Sequence[str] | None) -> dict[str, float]:

@@ -1,20 +1,18 @@
 """The data sets of a benchmark: found or made, told apart, checked, and prepared once for all entries."""
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from semialign.common.errors import UserError
 from semialign.common.files import make_folder, read_json, write_json
 from semialign.data.dataset import Dataset, load_dataset
 from semialign.data.leaks import require_no_leak
-from semialign.data.splits import Split, load_split
+from semialign.data.splits import Split, cases_by_match, load_split
 from semialign.evaluation.benchmark_file import BenchData, BenchEntry, slug
+from semialign.evaluation.benchmark_identity import digest
 
 Say = Callable[[str, int, int], None]
 MADE_FOR = "bench-data.json"  # in a folder of prepared data: which data set and split it was made from
@@ -31,25 +29,6 @@ class Opened:
     def split_for(self, entry: BenchEntry) -> Split:
         """Return the split that ``entry`` trains on."""
         return self.split.all_labelled() if entry.labels == "all" else self.split
-
-
-def identify(data: BenchData) -> Any:
-    """Return what tells a data set and its split from others: a phantom's settings, or the folder and the case ids.
-
-    Opens no image. Raises :class:`UserError` where the data set or its split cannot be read.
-    """
-    if data.phantom is not None:
-        return asdict(data.phantom)
-    assert data.data is not None
-    assert data.split is not None
-    ids = asdict(load_split(data.split, load_dataset(data.data)))
-    ids.pop("protocol")  # a name, which may be mended without a new run
-    return {"data": str(data.data), "split": ids}
-
-
-def digest(value: Any) -> str:
-    """Return a short hash of plain values; the order of keys does not matter."""
-    return hashlib.blake2b(json.dumps(value, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
 
 
 def open_data(data: BenchData, output: Path, *, progress: Say | None = None) -> Opened:
@@ -74,10 +53,15 @@ def open_data(data: BenchData, output: Path, *, progress: Say | None = None) -> 
 
 
 def require_fitting(opened: Opened, entries: Sequence[BenchEntry]) -> None:
-    """Raise :class:`UserError` where test cases, or labels that some entry needs, are lacking. Opens no file."""
+    """Raise :class:`UserError` where test cases, their patients, or labels that some entry needs, are lacking.
+
+    Opens no file.
+    """
     data, cases, where = opened.data, opened.dataset.cases, opened.data.split or opened.dataset.root / "split.json"
     if not opened.split.test:
         raise UserError(f'{where}: no test cases; list some under "test", a benchmark scores nothing else')
+    if data.group_by is not None:
+        cases_by_match(opened.split.test, data.group_by, option=f"data set {data.name}: group_by")
     wanted = {"test": opened.split.test}
     if any(entry.labels == "all" for entry in entries):
         wanted["unlabelled"] = opened.split.unlabelled
@@ -105,6 +89,14 @@ def prepared_folder(data: BenchData, entry: BenchEntry, output: Path) -> Path:
     return output / "prepared" / (slug(data.name) + ending)
 
 
+def delete_whole(folder: Path) -> None:
+    """Delete ``folder`` so that it is there whole or not at all, whenever this is killed."""
+    going = folder.with_name(f".deleting-{folder.name}")
+    shutil.rmtree(going, ignore_errors=True)  # what an earlier call left
+    os.replace(folder, going)
+    shutil.rmtree(going, ignore_errors=True)
+
+
 def renew_prepared(folder: Path, made_for: str) -> bool:
     """Delete prepared data of another data set or split, mark ``folder``; returns whether any were deleted.
 
@@ -113,7 +105,7 @@ def renew_prepared(folder: Path, made_for: str) -> bool:
     mark = folder / MADE_FOR
     stale = mark.exists() and read_json(mark) != made_for
     if stale:
-        shutil.rmtree(folder)
+        delete_whole(folder)
     elif not mark.exists() and folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder}: was not made by a benchmark; move it or choose another --output")
     write_json(mark, made_for)

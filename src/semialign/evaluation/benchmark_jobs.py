@@ -85,7 +85,6 @@ def run_side_by_side(
             child, said = events.get()
             if said is None:
                 active.remove(child)
-                ready.add(child.run.prepared)
                 listener.finished(child.run, _outcome(child, opened[child.run.data.name], accelerator))
             elif "note" in said:
                 listener.note(said["note"])
@@ -122,6 +121,7 @@ def _start(
         "file": str(made.file),
         "output": str(made.output),
         "options": made.overrides,
+        "dataset": run.data.name,
         "title": run.title,
         "key": run.key,
         "accelerator": accelerator,

@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from semialign.common.errors import require_known
-from semialign.evaluation.benchmark_data import Opened, digest, identify, renew_prepared
+from semialign.evaluation.benchmark_data import Opened, renew_prepared
 from semialign.evaluation.benchmark_file import Bench, BenchData, BenchEntry
+from semialign.evaluation.benchmark_identity import identify
 from semialign.evaluation.benchmark_run import Run, carry_out, make_run
 
 Say = Callable[[str, int, int], None]
@@ -20,6 +21,13 @@ def runs_of(made: Bench, data: BenchData) -> list[Run]:
         for entry in made.entries_on(data)
         if seed in _seeds(made, entry)
     ]
+
+
+def run_of(made: Bench, dataset: str, title: str) -> Run:
+    """Return the run of that title on the data set of that name; of others nothing need be on this machine."""
+    (data,) = (data for data in made.datasets if data.name == dataset)
+    (run,) = (run for run in runs_of(made, data) if run.title == title)
+    return run
 
 
 def planned(made: Bench) -> int:
@@ -52,7 +60,7 @@ def carry_out_here(
     progress: Say | None = None,
 ) -> dict[str, Any]:
     """Carry out ``run`` in this process, on data prepared for its present split; returns its record."""
-    if run.entry.given is None and renew_prepared(run.prepared, digest([identify(run.data), run.entry.labels])):
+    if run.entry.given is None and renew_prepared(run.prepared, identify(run.data).trained(run.entry.labels)):
         tell(f"  the data set or its split has changed: {run.prepared} is made anew")
     return carry_out(run, opened, accelerator=accelerator, side_by_side=side_by_side, progress=progress)
 

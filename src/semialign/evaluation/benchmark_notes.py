@@ -14,7 +14,9 @@ def notes(value: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[s
     figures = [(row, which, of) for row in rows for which, of in row["checkpoints"].items()]
     found = [f"Classes that a case lacks, rule {of['rule']}: {of['rule_text']}." for _, _, of in figures[:1]]
     fewest = min((of["drawn"] for _, _, of in figures), default=FEW_CASES)
-    if fewest < FEW_CASES:
+    if not fewest:
+        found.append("No test case has a class, or a prediction of one, in every seed: there is no Dice to average.")
+    elif fewest < FEW_CASES:
         errors = [of["standard_error"] for _, _, of in figures if of["standard_error"] is not None]
         known = f"{min(errors):.3f} to {max(errors):.3f}" if errors else "unknown"
         what = "test patients" if rows[0]["group_by"] else "test cases"
@@ -30,6 +32,9 @@ def notes(value: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[s
     if groups:
         members = members_text({name: of["classes"] for name, of in groups.items()})
         found.append(f"Groups of classes, by frequency in the labelled cases: {members}.")
+    commits = sorted({commit for row in rows for commit in row["commits"]})
+    if len(commits) > 1:
+        found.append(f"Trained with more than one state of semialign: {'; '.join(commits)}.")
     machines = sorted({machine for row in rows for machine in row["machines"]})
     if machines:
         mixed = " (equal time is not equal work on different machines)" if len(machines) > 1 else ""
@@ -50,13 +55,21 @@ def notes(value: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[s
 
 def _pair_notes(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
     of_last = [pair for pair in pairs if pair["checkpoint"] == pairs[0]["checkpoint"]]
-    if not of_last or of_last[0]["least_p"] * len(of_last) <= LEVEL:
-        return []
-    cases, number = of_last[0]["difference"]["cases"], len(of_last)
+    number = len(of_last)
+    # Entries that are alike on all of many cases are not told apart, and that says something.
+    mute = [
+        pair for pair in of_last if 2.0 ** (1 - (pair["differing"] or pair["difference"]["cases"])) * number > LEVEL
+    ]
     what = "1 pair" if number == 1 else f"{number} pairs"
+    if mute and len(mute) == number:
+        best = min(mute, key=lambda pair: pair["least_p"])
+        return [
+            f"With {best['differing']} cases that differ, no p is below {best['least_p']:.2g}, too large for a verdict "
+            f"among {what}: 'not told apart' says nothing here."
+        ]
     return [
-        f"With {cases} cases, no p is below {of_last[0]['least_p']:.2g}, too large for a verdict among {what}: 'not "
-        "told apart' says nothing here."
+        f"'{pair['a']}' and '{pair['b']}' differ in {pair['differing']} cases, too few for a verdict among {what}."
+        for pair in mute
     ]
 
 

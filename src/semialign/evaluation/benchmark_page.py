@@ -6,22 +6,16 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from semialign.common.errors import UserError
 from semialign.common.files import read_json
-from semialign.evaluation.benchmark_comparisons import label_figures, series_of
+from semialign.evaluation.benchmark_charts import dice_charts, label_chart, mean_dice, time_charts
+from semialign.evaluation.benchmark_comparisons import series_of
 from semialign.evaluation.benchmark_pairs import compare_pairs
 from semialign.evaluation.benchmark_summary import summarise
 from semialign.evaluation.benchmark_table import Section, reading, sections, series_tables
 from semialign.evaluation.benchmark_words import Table, duration
-from semialign.evaluation.report_bars import strip_chart
-from semialign.evaluation.report_boxes import box_plot
-from semialign.evaluation.report_charts import Series, line_chart
-from semialign.evaluation.report_curves import read_columns
 from semialign.evaluation.report_page import folded, versions_now, write_page
 from semialign.evaluation.report_tables import human, number, settings_text, table
-from semialign.evaluation.statistics import mean_over_seeds
 
 Record = Mapping[str, Any]
 BENCH, FORMAT = "bench.json", "semialign benchmark"
@@ -60,7 +54,7 @@ def write_bench_page(output: Path, value: Mapping[str, Any]) -> None:
         runs = [run for run in finished if run["dataset"] == section.name]
         parts[f"Results on {section.name}"] = _data_set(section, runs, slots, output)
     for name, found in series_tables(value).items():
-        parts[f"Series {name}"] = _table(found) + _label_chart(value, series_of(value)[name], slots)
+        parts[f"Series {name}"] = _table(found) + label_chart(value, series_of(value)[name], slots)
     parts["Runs"] = _runs(value["runs"], output)
     parts["How to read this"] = f'<ul class="notes">{"".join(f"<li>{escape(s)}</li>" for s in reading(value))}</ul>'
     parts["Settings and versions"] = _settings(value, finished)
@@ -74,8 +68,8 @@ def _data_set(section: Section, runs: Sequence[Record], slots: Mapping[str, int]
     return (
         f"<p>{escape(section.about)}</p>{near}{rest}"
         + (f'<ul class="notes">{notes}</ul>' if notes else "")
-        + _charts(runs, slots)
-        + _curves(runs, slots, output)
+        + dice_charts(runs, slots)
+        + time_charts(runs, slots, output)
     )
 
 
@@ -98,100 +92,13 @@ def _cell(text: str) -> str:
     return f'<span data-sort="{hours * 3600 + minutes * 60 + seconds}">{escape(text)}</span>'
 
 
-def _charts(runs: Sequence[Record], slots: Mapping[str, int]) -> str:
-    which = "last"  # every run has it, whether or not anything was set aside to choose by
-    by_entry = {name: [run for run in runs if run["entry"] == name and which in run["checkpoints"]] for name in slots}
-    by_entry = {name: of for name, of in by_entry.items() if of}
-    seeds = {
-        name: [(f"seed {run['seed']}", dice) for run in of if (dice := _mean(run, which)) is not None]
-        for name, of in by_entry.items()
-    }
-    cases = {name: _over_seeds([run["checkpoints"][which]["case_dice"] for run in of]) for name, of in by_entry.items()}
-    charts = (
-        strip_chart(
-            {name: found for name, found in seeds.items() if found},
-            title="Mean test Dice of each seed, last checkpoint",
-            each="seed",
-        )
-        if any(seeds.values())
-        else ""
-    )
-    charts += box_plot(
-        cases,
-        title="Dice of each test case, mean over seeds, last checkpoint",
-        slots=slots,
-        limits=(0.0, 1.0),
-    )
-    return f'<div class="charts spaced">{charts}</div>{_class_charts(by_entry, slots, which)}' if charts else ""
-
-
-def _class_charts(by_entry: Mapping[str, Sequence[Record]], slots: Mapping[str, int], which: str) -> str:
-    names = dict.fromkeys(
-        row["class"] for of in by_entry.values() for run in of for row in run["checkpoints"][which]["scores"]
-    )
-    charts = ""
-    for name in names if len(names) > 1 else ():
-        groups = {entry: _over_seeds([_class_dice(run, which, name) for run in of]) for entry, of in by_entry.items()}
-        charts += box_plot(groups, title=f"Dice of {name}, mean over seeds", slots=slots, limits=(0.0, 1.0))
-    return folded("Dice of each class", f'<div class="charts">{charts}</div>') if charts else ""
-
-
-def _class_dice(run: Record, which: str, name: str) -> dict[str, float]:
-    rows = run["checkpoints"][which]["scores"]
-    return {row["case"]: row["dice"] for row in rows if row["class"] == name and row["dice"] is not None}
-
-
-def _over_seeds(found: Sequence[Mapping[str, float]]) -> list[tuple[str, float]]:
-    # A case that one seed leaves out (rightly empty) cannot be averaged over all of them.
-    common = set.intersection(*(set(of) for of in found)) if found else set()
-    means = mean_over_seeds([{case: of[case] for case in sorted(common)} for of in found]) if common else {}
-    return list(means.items())
-
-
-def _mean(run: Record, which: str) -> float | None:
-    value = run["checkpoints"][which]["summary"]["mean"]["dice"]
-    return None if value is None else float(value)
-
-
-def _curves(runs: Sequence[Record], slots: Mapping[str, int], output: Path) -> str:
-    lines = []
-    for run in runs:
-        columns = read_columns(output / run["folder"] / "validation.csv")
-        if "mean_dice" in columns and "seconds" in columns:
-            name = f"{run['entry']}, seed {run['seed']}"
-            lines.append(Series(name, columns["seconds"] / 60, columns["mean_dice"], slots[run["entry"]]))
-    if not lines:
-        return ""
-    keys = [Series(name, lines[0].x, lines[0].y, slot) for name, slot in slots.items()]
-    chart = line_chart(
-        lines,
-        title="Validation Dice over training time (not the test cases'), a line a run",
-        bounds=(0.0, 1.0),
-        across="minute",
-        keys=keys,
-    )
-    return f'<div class="charts spaced">{chart}</div>'
-
-
-def _label_chart(value: Mapping[str, Any], datasets: Sequence[str], slots: Mapping[str, int]) -> str:
-    lines = []
-    for entry, points in label_figures(value, datasets).items():
-        known = [(count, dice["median"]) for count, dice in points if dice["median"] is not None]
-        if known:
-            x, y = (np.asarray(axis, float) for axis in zip(*known, strict=True))
-            lines.append(Series(entry, x, y, slots[entry]))
-    title = "Test Dice against the number of labels, last checkpoint, median over seeds"
-    chart = line_chart(lines, title=title, bounds=(0.0, 1.0), across="labelled case")
-    return f'<div class="charts spaced">{chart}</div>' if chart else ""
-
-
 def _runs(runs: Sequence[Record], output: Path) -> str:
     if not runs:
         return "<p>No run is finished yet.</p>"
     head = ["Run", "Data set", "State", "Dice, last", "Dice, best", "Steps", "Training", "Peak memory", "Page"]
     rows = []
     for run in runs:
-        dice = [_mean(run, which) if which in run.get("checkpoints", {}) else None for which in ("last", "best")]
+        dice = [mean_dice(run, which) if which in run.get("checkpoints", {}) else None for which in ("last", "best")]
         took, peak = run.get("training_seconds"), run.get("peak_memory_bytes")
         page = Path(run["folder"]) / "report.html"
         link = f'<a href="{escape(page.as_posix())}">open</a>' if (output / page).exists() else "–"

@@ -11,7 +11,7 @@ from itertools import combinations
 from typing import Any
 
 from semialign.evaluation.benchmark_cases import CHECKPOINTS, Record, checkpoint_of, drawn_figures
-from semialign.evaluation.statistics import holm, paired_bootstrap, wilcoxon_p_value
+from semialign.evaluation.statistics import differing, holm, paired_bootstrap, wilcoxon_p_value
 
 LEVEL = 0.05
 BETTER, WORSE, ALIKE = "better", "worse", "not told apart"
@@ -27,7 +27,8 @@ def compare_pairs(records: Sequence[Record], *, entries: Sequence[str]) -> list[
     ``a``, ``b``: the entries, in the order given; ``difference``: mean of Dice of ``a`` less that of ``b`` over cases
     (patients under ``group_by``) with its bootstrap interval; ``p``; ``p_holm``, corrected over the pairs of the data
     set and checkpoint; ``verdict`` on ``a``: ``better`` or ``worse`` where ``p_holm`` is at most 0.05 and mean and
-    interval agree, else ``not told apart``; ``least_p``: the least ``p`` that so many cases can give. Another tool's
+    interval agree, else ``not told apart``; ``differing``: the
+    cases that are not alike, and ``least_p``: the least ``p`` that so many can give. Another tool's
     predictions are compared with both checkpoints. Raises :class:`UserError` where cases are not the same.
     """
     found: list[dict[str, Any]] = []
@@ -50,6 +51,7 @@ def _of_checkpoint(records: Sequence[Record], which: str, entries: Sequence[str]
     rows = []
     for place, (a, b) in enumerate(pairs):
         difference = asdict(paired_bootstrap(figures[a], figures[b]))
+        unlike = len(differing(figures[a], figures[b]))
         p = corrected[str(place)]
         rows.append(
             {
@@ -60,7 +62,8 @@ def _of_checkpoint(records: Sequence[Record], which: str, entries: Sequence[str]
                 "difference": difference,
                 "p": p_values[str(place)],
                 "p_holm": p,
-                "least_p": min(1.0, 2.0 ** (1 - difference["cases"])),
+                "differing": unlike,
+                "least_p": min(1.0, 2.0 ** (1 - unlike)),
                 "verdict": _verdict(difference, p),
             }
         )

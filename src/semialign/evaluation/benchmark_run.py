@@ -1,10 +1,9 @@
 """One run of a benchmark: train, predict the test cases, score them, and leave a record of it in the run's folder."""
 
 import platform
-import shutil
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,10 @@ from semialign import __version__
 from semialign.common.errors import UserError
 from semialign.common.files import read_json, write_json, write_text
 from semialign.config import merge
-from semialign.evaluation.benchmark_data import Opened, digest, prepared_folder
+from semialign.evaluation.benchmark_data import Opened, delete_whole, prepared_folder
 from semialign.evaluation.benchmark_file import BenchData, BenchEntry, slug
 from semialign.evaluation.benchmark_given import stamps
+from semialign.evaluation.benchmark_identity import Identity, digest
 from semialign.evaluation.benchmark_machine import (
     CaseClock,
     count_parameters,
@@ -28,12 +28,13 @@ from semialign.evaluation.benchmark_machine import (
 Say = Callable[[str, int, int], None]
 RECORD = "bench-run.json"
 NEW, FINISHED, FAILED, INTERRUPTED, CHANGED = "new", "finished", "failed", "interrupted", "changed"
+RELABELLED = "test labels changed"
 _INDIFFERENT = ("seed", "workers")  # the run names its seed itself; the number of workers changes no result
 
 
 @dataclass(frozen=True)
 class Run:
-    """One cell of the matrix. ``key`` is a hash of all that decides its result."""
+    """One cell of the matrix. ``key``: a hash of all that its predictions hang on; ``scored_on``: of their labels."""
 
     data: BenchData
     entry: BenchEntry
@@ -41,6 +42,7 @@ class Run:
     folder: Path
     prepared: Path
     key: str
+    scored_on: str
 
     @property
     def title(self) -> str:
@@ -48,26 +50,24 @@ class Run:
         return f"{self.data.name}, {self.entry.name}, seed {self.seed}"
 
 
-def make_run(data: BenchData, entry: BenchEntry, seed: int, *, output: Path, identity: Any) -> Run:
+def make_run(data: BenchData, entry: BenchEntry, seed: int, *, output: Path, identity: Identity) -> Run:
     """Return the run of ``entry`` on ``data`` under ``seed``; ``identity``: what ``identify(data)`` says."""
     if entry.given is not None:
         return _given_run(data, entry, seed, output=output, identity=identity)
     training = {k: v for k, v in entry.resolved["training"].items() if k not in _INDIFFERENT}
-    key = digest([identity, entry.labels, entry.resolved | {"training": training}, seed])
+    key = digest([identity.trained(entry.labels), entry.resolved | {"training": training}, seed])
     folder = output / "runs" / slug(data.name) / slug(entry.name) / f"seed-{seed}"
-    return Run(data, entry, seed, folder, prepared_folder(data, entry, output), key)
+    return Run(data, entry, seed, folder, prepared_folder(data, entry, output), key, identity.scored_on)
 
 
-def _given_run(data: BenchData, entry: BenchEntry, seed: int, *, output: Path, identity: Any) -> Run:
+def _given_run(data: BenchData, entry: BenchEntry, seed: int, *, output: Path, identity: Identity) -> Run:
     assert entry.given is not None
     source = entry.given.folder_of(data.name, seed)
     # A phantom's cases are known only once it is made: all files count.
-    key = digest(
-        [identity, entry.labels, str(source), stamps(source, None if data.phantom else identity["split"]["test"])]
-    )
+    key = digest([identity.learnt_from, entry.labels, str(source), stamps(source, identity.test)])
     folder = output / "runs" / slug(data.name) / slug(entry.name)
     folder /= f"seed-{seed}" if entry.given.per_seed else "given"
-    return Run(data, entry, seed, folder, folder, key)
+    return Run(data, entry, seed, folder, folder, key, identity.scored_on)
 
 
 def read_record(run: Run) -> dict[str, Any] | None:
@@ -83,11 +83,18 @@ def read_record(run: Run) -> dict[str, Any] | None:
 
 
 def state_of(run: Run) -> str:
-    """Return where ``run`` stands: new, finished, failed, interrupted, or changed since it was made."""
+    """Return where ``run`` stands: new, finished, failed, interrupted, or changed since it was made.
+
+    Where only the labels of test cases (or the names of classes) changed, what is finished is to be scored anew.
+    """
     record = read_record(run)
     if record is None:
         return NEW
-    return str(record["state"]) if record["key"] == run.key else CHANGED
+    if record["key"] != run.key:
+        return CHANGED
+    if record["state"] == FINISHED and record["scored_on"] != run.scored_on:
+        return RELABELLED
+    return str(record["state"])
 
 
 def carry_out(
@@ -100,9 +107,10 @@ def carry_out(
     Another tool's predictions are scored alone. ``side_by_side``: how many runs share the machine, for the record.
     """
     if state_of(run) == CHANGED:
-        shutil.rmtree(run.folder)
+        delete_whole(run.folder)
     own_peak = forget_peak()
     record = described(run, opened, accelerator) | ({"side_by_side": side_by_side} if side_by_side > 1 else {})
+    record |= _made_before(run, record)
     write_json(run.folder / RECORD, record | {"state": INTERRUPTED})
     begun = time.monotonic()
     try:
@@ -112,7 +120,7 @@ def carry_out(
             record["checkpoints"] = {"last": {"step": None, **_score(run, opened, source, "given", progress)}}
         else:
             record |= _train(run, opened, accelerator, progress, own_peak)
-            record |= _predicted(run, opened, accelerator, progress)
+            record |= _predicted(run, opened, accelerator, record, progress)
         record |= {"state": FINISHED, "seconds": round(time.monotonic() - begun, 1)}
     except Exception as error:  # the other runs of the matrix go on
         record |= {"state": FAILED, "reason": _reason(error)}
@@ -131,6 +139,7 @@ def described(run: Run, opened: Opened, accelerator: str) -> dict[str, Any]:
     named = opened.split.protocol if opened.split.protocol != str(run.data.split) else Path(opened.split.protocol).stem
     return {
         "key": run.key,
+        "scored_on": run.scored_on,
         "dataset": run.data.name,
         "entry": run.entry.name,
         "seed": run.seed,
@@ -142,6 +151,22 @@ def described(run: Run, opened: Opened, accelerator: str) -> dict[str, Any]:
         "given": run.entry.given is not None,
         "versions": {"semialign": __version__, "python": platform.python_version()},
         "commit": source_commit(),
+    }
+
+
+def _made_before(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the record of a run that goes on says of what trained it: that is not who scores it now."""
+    before = read_record(run) or {}
+    if not (run.folder / "config.yaml").exists():  # nothing was trained
+        return {}
+    kept = {key: before[key] for key in ("machine", "commit", "side_by_side", "predict_seconds") if key in before}
+    if (run.folder / "result.json").exists():
+        return kept
+    # Trained by more than one: say so.
+    return kept | {
+        key: f"{before[key]}, then {record[key]}"
+        for key in ("machine", "commit")
+        if before.get(key) and record[key] and record[key] not in before[key]
     }
 
 
@@ -169,14 +194,26 @@ def _train(run: Run, opened: Opened, accelerator: str, progress: Say | None, own
     return kept | {"peak_memory_bytes": result.get("peak_memory_bytes") if own_peak else None}
 
 
-def _predicted(run: Run, opened: Opened, accelerator: str, progress: Say | None) -> dict[str, Any]:
+def _predicted(
+    run: Run, opened: Opened, accelerator: str, record: Mapping[str, Any], progress: Say | None
+) -> dict[str, Any]:
     clock = CaseClock(progress)
-    scored = {"last": _predict(run, opened, "last", accelerator, clock)}
-    seconds = clock.seconds
+
+    def timed(what: str, done: int, of: int) -> None:
+        clock(what, done, of)
+        if what == "cases" and clock.seconds is not None:
+            # On record at once: a call that goes on finds the predictions there, and could not time them.
+            write_json(run.folder / RECORD, {**record, "predict_seconds": clock.seconds, "state": INTERRUPTED})
+
+    _predict(run, opened, "last", accelerator, timed)
+    seconds = clock.seconds or record.get("predict_seconds")
+    scored = {"last": _scored(run, opened, "last", progress)}
     # Best is best on validation cases; without any, only the last checkpoint is reported.
     if opened.split.validation and (run.folder / "best.pt").exists():
         same = _step_of(run, "best") == _step_of(run, "last")  # and so are the weights
-        scored["best"] = dict(scored["last"]) if same else _predict(run, opened, "best", accelerator, progress)
+        if not same:
+            _predict(run, opened, "best", accelerator, progress)
+        scored["best"] = dict(scored["last"]) if same else _scored(run, opened, "best", progress)
     parameters = count_parameters(run.folder, accelerator=accelerator)
     return {"checkpoints": scored, "predict_seconds": seconds, "parameters": parameters}
 
@@ -187,15 +224,22 @@ def _step_of(run: Run, which: str) -> int:
     return int(load_checkpoint(run.folder / f"{which}.pt")["place"]["steps_done"])
 
 
-def _predict(run: Run, opened: Opened, which: str, accelerator: str, progress: Say | None) -> dict[str, Any]:
+def _predict(run: Run, opened: Opened, which: str, accelerator: str, progress: Say | None) -> None:
     from semialign.inference.predictor import predict
 
-    folder = run.folder / "predictions" / which
+    folder = _predictions(run, which)
     images = [image for case in opened.split.test for image in opened.dataset.cases[case].images]
     done = predict([run.folder], images, folder, checkpoint=which, accelerator=accelerator, progress=progress)
     for reason in done.failed.values():
         raise UserError(reason)
-    return {"step": _step_of(run, which), **_score(run, opened, folder, which, progress)}
+
+
+def _predictions(run: Run, which: str) -> Path:
+    return run.folder / "predictions" / which
+
+
+def _scored(run: Run, opened: Opened, which: str, progress: Say | None) -> dict[str, Any]:
+    return {"step": _step_of(run, which), **_score(run, opened, _predictions(run, which), which, progress)}
 
 
 def _score(run: Run, opened: Opened, predictions: Path, name: str, progress: Say | None) -> dict[str, Any]:

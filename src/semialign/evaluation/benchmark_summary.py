@@ -66,6 +66,7 @@ def _row(records: Sequence[Record], finished: Sequence[Record]) -> dict[str, Any
         "seeds": [r["seed"] for r in finished],
         "failed": {str(r["seed"]): r["reason"] for r in records if r["state"] == "failed"},
         "given": bool(first.get("given")),
+        "commits": sorted({r["commit"] for r in finished if r.get("commit") and not r.get("given")}),
         "machines": sorted({r["machine"] for r in finished if r["machine"]}),
         "side_by_side": max((r.get("side_by_side") or 1 for r in finished), default=1),
         **{key: _spread([r.get(key) for r in finished]) for key in COSTS},

@@ -63,6 +63,7 @@ def reading(value: Mapping[str, Any]) -> list[str]:
             f"Verdict: {TEST}. 'Better' and 'worse' stand where the corrected p is at most {LEVEL:g} and the interval "
             "of the difference is clear of 0; 'not told apart' is no proof of being alike."
         )
+    lines += [f"Left out, though the file names it: {name} ({why})." for name, why in value.get("left_out", {}).items()]
     lines.append(
         "Cost: training time without validation; prediction a case without loading the model; peak memory of the "
         "process that trained, or of the GPU; parameters that a prediction uses, not those that only train. "

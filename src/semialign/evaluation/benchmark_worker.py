@@ -31,10 +31,10 @@ def main() -> int:
     warnings.showwarning = lambda message, *rest, **more: _tell({"note": str(message)})  # type: ignore[assignment]
     from semialign.evaluation.benchmark_data import open_data
     from semialign.evaluation.benchmark_file import load_bench
-    from semialign.evaluation.benchmark_matrix import carry_out_here, runs_of
+    from semialign.evaluation.benchmark_matrix import carry_out_here, run_of
 
     made = load_bench(Path(asked["file"]), output=Path(asked["output"]), **asked["options"])
-    (run,) = (run for data in made.datasets for run in runs_of(made, data) if run.title == asked["title"])
+    run = run_of(made, asked["dataset"], asked["title"])
     if run.key != asked["key"]:
         print(f"{made.file}: was changed while its runs ran; run the same command again")
         return 1
