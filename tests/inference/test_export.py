@@ -28,7 +28,8 @@ def test_predicts_as_its_run(case: Any, trained: Callable[[Any], Path], tmp_path
     assert made.size == (tmp_path / "model.pt").stat().st_size
     state = load_checkpoint(made.path)
     assert not {"optimisers", "means"} & set(state)
-    assert made.parameters == sum(value.numel() for value in state["model"].values())
+    once = {value.data_ptr(): value.numel() for value in state["model"].values() if value.numel()}
+    assert made.parameters == sum(once.values())
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,15 @@ def test_keeps_one_network_of_a_mean_teacher(settings: dict[str, str], kept: str
     method = small_method("mean-teacher", 3, plugin="scdl", **settings)
     names = used_by_prediction(method, torch.zeros(1, 1, 8, 8, 8))
     assert {name.split(".")[0] for name in names} == {kept}
+
+
+def test_a_part_that_networks_share_counts_once(trained: Callable[[Any], Path], any_case: Any, tmp_path: Path) -> None:
+    run = trained(any_case._replace(method="generic-ssl"))
+    made = export(run, tmp_path / "model.pt")
+    method = load_trained(run, accelerator="cpu").method
+    distinct = {id(value): value.numel() for value in [*method.parameters(), *method.buffers()]}
+    assert made.parameters + made.left_out == sum(distinct.values())
+    assert made.parameters == sum(value.numel() for value in method.theta.state_dict().values())
 
 
 def test_sees_views_and_buffers_and_nothing_else() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,9 +54,13 @@ def export(run: Path, output: Path, *, checkpoint: str = "best", overwrite: bool
     state = load_run(path)
     kept = {name: value for name, value in state["model"].items() if name in needed}
     save_checkpoint(output, {**_lasting(state), "model": kept, "prediction_only": True})
-    sizes = {name: value.numel() for name, value in state["model"].items()}
-    inside = sum(sizes[name] for name in kept)
-    return Exported(output, output.stat().st_size, path.stat().st_size, inside, sum(sizes.values()) - inside)
+    inside, every = (_count(weights.values()) for weights in (kept, state["model"]))
+    return Exported(output, output.stat().st_size, path.stat().st_size, inside, every - inside)
+
+
+def _count(weights: Iterable[Any]) -> int:
+    # Networks may share a part, which then has several names.
+    return sum({(value.data_ptr(), value.shape): value.numel() for value in weights}.values())
 
 
 def used_by_prediction(method: Any, window: Tensor) -> set[str]:
