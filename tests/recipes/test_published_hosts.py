@@ -85,9 +85,11 @@ def test_scdl_lies_over_its_hosts_with_the_papers_settings() -> None:
         assert plugged in recipe_names()
         over, under = load_recipe(plugged), load_recipe(name)
         assert over["scdl"] == paper
-        assert {k: v for k, v in over.items() if k not in ("plugins", "scdl", "description")} == {
-            k: v for k, v in under.items() if k != "description"
-        }
+        assert over["weight_decay"] == 1e-4
+        own = ("plugins", "scdl", "description", "weight_decay")
+        assert [{k: v for k, v in of.items() if k not in own} for of in (over, under)] == [
+            {k: v for k, v in under.items() if k not in own}
+        ] * 2
 
 
 SMALL = {"widths": [2, 4, 8, 16, 32], "patch_size": [32, 32, 16]}
