@@ -45,6 +45,18 @@ def _by_hand(logits: Tensor, target: Tensor, *, per_sample: bool) -> float:
     return float(cross + 1 - np.mean(scores)) / 2
 
 
+@pytest.mark.parametrize(("unlabelled", "asked"), [(1, 1), (2, 2), (6, 4)])
+def test_no_patch_is_labelled_twice_nor_loaded_for_nothing(
+    small_method: Make, small_batch: Make, unlabelled: int, asked: int
+) -> None:
+    method, seen = small_method("bcp"), list[int]()
+    assert method.joint_batch("train", 3, unlabelled) == (3, asked)
+    method.teacher.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    view, _, _ = _seen(method, small_batch(labelled=3, unlabelled=unlabelled), MIDDLE)
+    assert seen == [min(unlabelled, 4)] * 2  # once for each of the two calls
+    assert len(view.image) == 4
+
+
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("dice", ["per-sample", "batch"])
 def test_both_ways_by_hand(small_method: Make, small_batch: Make, dims: int, dice: str) -> None:

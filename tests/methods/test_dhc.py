@@ -12,6 +12,7 @@ from torch import Tensor
 
 from semialign.common.errors import UserError
 from semialign.common.types import Progress
+from semialign.losses.segmentation import dice_ce
 from semialign.training.checkpoint import load_checkpoint
 
 MIDDLE = Progress("train", 60, 100)
@@ -82,6 +83,30 @@ def test_weights_are_kept_after_the_step(small_method: Make, small_batch: Make) 
     kept = {name: value.clone() for name, value in method.state_dict().items()}
     method.after_step(MIDDLE)
     assert all(torch.equal(value, kept[name]) for name, value in method.state_dict().items())
+
+
+def test_learnt_watches_a_loss_of_a_common_scale(small_method: Make, small_batch: Make) -> None:
+    method, batch = small_method("dhc", learnt=0.15), small_batch()
+    # Weights above 1 would take the method's own loss below 0, and the labels for learnt.
+    method.weights = (torch.full((3,), 5.0),) * 2
+    logits = [method.first(batch.image_l).logits, method.second(batch.image_l).logits]
+    own = torch.stack([method.supervised_loss(one, batch.label_l, which) for which, one in enumerate(logits)])
+    expected = sum(dice_ce(one, batch.label_l) for one in logits) / 2
+    torch.testing.assert_close(method.watched(logits, batch.label_l, list(own)), expected)
+    assert abs(own.mean() - expected) > 0.1
+
+
+def test_weights_of_another_run_begin_with_classes_of_their_own(
+    small_method: Make, small_batch: Make, tmp_path: Path
+) -> None:
+    method = small_method("dhc")
+    fresh = method.difficulty.state.clone()
+    _step(method, small_batch())
+    method.after_step(MIDDLE)
+    method.begin_stage("train", 3, Counted(), tmp_path)  # a resumed run keeps what it knew
+    assert not torch.equal(method.difficulty.state, fresh)
+    method.begin_stage("train", 0, Counted(), tmp_path)
+    assert torch.equal(method.difficulty.state, fresh)
 
 
 def test_the_rare_weights_wait_for_pseudo_labels(small_method: Make, small_batch: Make, tmp_path: Path) -> None:

@@ -24,6 +24,25 @@ def _step(method: Any, batch: Any, progress: Progress = MIDDLE) -> tuple[Tensor,
     return total, terms
 
 
+def test_unlabelled_patches_are_loaded_from_the_start_on(small_method: Make) -> None:
+    method = small_method("generic-ssl")
+    wanted = [step for step in range(100) if method.wants_unlabelled(Progress("train", step, 100))]
+    assert wanted == list(range(30, 100))
+    assert small_method("generic-ssl", start=0.0).wants_unlabelled(Progress("train", 0, 100))
+
+
+def test_weights_of_another_run_begin_with_classes_of_their_own(small_method: Make, small_batch: Make) -> None:
+    method = small_method("generic-ssl")
+    fresh = method.difficulty.state.clone()
+    _step(method, small_batch())
+    method.after_step(MIDDLE)
+    assert not torch.equal(method.difficulty.state, fresh)
+    method.begin_stage("train", 3, None, None)  # a resumed run keeps what it knew
+    assert not torch.equal(method.difficulty.state, fresh)
+    method.begin_stage("train", 0, None, None)
+    assert torch.equal(method.difficulty.state, fresh)
+
+
 def _dice(logits: Tensor, label: Tensor) -> Tensor:
     seen, p = label >= 0, logits.softmax(1)
     scores = []

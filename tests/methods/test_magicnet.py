@@ -106,6 +106,15 @@ def test_blended_pseudo_labels_see_no_labelled_image(small_method: Make, small_b
     assert not torch.equal(method._seen, seen[0])
 
 
+def test_unlabelled_patches_pass_whole_for_a_plug_in_alone(small_method: Make, small_batch: Make) -> None:
+    for plugin, whole in ((None, 2), ("scdl", 5)):
+        method, seen = small_method("magicnet", plugin=plugin), list[int]()
+        method.network.register_forward_pre_hook(lambda module, args, seen=seen: seen.append(len(args[0])))
+        step = method.losses(small_batch(labelled=2, unlabelled=3), LATE)
+        assert seen == [whole]
+        assert len(step.views[0].image) == len(step.views[0].label) == whole
+
+
 def test_nothing_is_blended_at_first(small_method: Make, small_batch: Make) -> None:
     for settings, step, blended in (({}, 99, False), ({}, 100, True), ({"blend": False}, 150, False)):
         method = small_method("magicnet", **settings)

@@ -1,5 +1,6 @@
 """SCDL on hosts: they compute what they computed before, and know nothing of it."""
 
+import math
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from semialign.common.types import Batch, Output, Progress, View
 from semialign.methods import METHODS
 from semialign.methods.base import build_method, method_class, require_network
 from semialign.networks.unet import UNet
-from semialign.plugins.scdl_plugin import SCDLNetwork, SCDLPlugin
+from semialign.plugins.scdl_network import SCDLNetwork
+from semialign.plugins.scdl_plugin import SCDLPlugin
 from semialign.plugins.scdl_settings import SCDLSettings
 
 SMALL = {"embedding": 8, "samples": 16}
@@ -134,6 +136,17 @@ def test_losses_follow_the_ramp() -> None:
     assert start.keys() == {"scdl p2e", "scdl e2p", "scdl sac"}
     for name, value in end.items():
         assert float(start[name].detach() / value.detach()) == pytest.approx(0.0067, rel=0.01)
+
+
+def test_the_ramp_goes_on_over_a_hosts_stages() -> None:
+    by_share, by_steps = (SCDLPlugin(SCDLSettings(**SMALL, rampup_steps=steps)) for steps in (None, 30))  # type: ignore[arg-type]
+    first, second = Progress("pretrain", 4, 20), Progress("train", 0, 80, 20)
+    assert by_share.ramp(first) == pytest.approx(math.exp(-5 * 0.25))  # half of 0.4 of the stage
+    assert [by_share.ramp(Progress("train", step, 80, 20)) for step in (0, 7, 79)] == [1.0] * 3
+    assert [by_steps.ramp(at) for at in (first, second)] == pytest.approx(
+        [math.exp(-5 * (1 - share) ** 2) for share in (4 / 30, 20 / 30)]
+    )
+    assert by_steps.ramp(Progress("train", 10, 80, 20)) == 1.0
 
 
 def test_each_network_draws_its_own_numbers() -> None:

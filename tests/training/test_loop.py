@@ -236,7 +236,7 @@ def test_of_equals_the_first_is_kept(run_loop: Run) -> None:
 
 def test_stages_share_the_steps_and_freeze_what_they_should(run_loop: Run) -> None:
     loop, method = run_loop(_Staged, steps=12)
-    assert method.seen == [Progress("encoder", s, 3) for s in range(3)] + [Progress("all", s, 9) for s in range(9)]
+    assert method.seen == [Progress("encoder", s, 3) for s in range(3)] + [Progress("all", s, 9, 3) for s in range(9)]
     assert loop.place.steps_done == 12
     every = {name for name, _ in method.network.named_parameters(prefix="network")}
     assert method.learned["encoder"] == {name for name in every if name.startswith("network.encoder")}

@@ -50,11 +50,12 @@ class View(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Where training stands; ``step`` counts from 0 within the stage."""
+    """Where training stands; ``step`` counts from 0 within the stage, before which ``earlier`` steps were taken."""
 
     stage: str
     step: int
     max_steps: int
+    earlier: int = 0
 
 
 class StepOutput(NamedTuple):

@@ -76,9 +76,13 @@ class DifficultyWeights(nn.Module):
     def __init__(self, num_classes: int, *, scale: bool = True, momentum: float = 49 / 50) -> None:
         super().__init__()
         self.scale, self.momentum = scale, momentum
-        start = torch.zeros(4, num_classes, dtype=torch.float64)  # learn, unlearn, hard, d'
-        start[2], start[3] = 1, SMALL
-        self.register_buffer("state", start)
+        self.register_buffer("state", torch.zeros(4, num_classes, dtype=torch.float64))  # learn, unlearn, hard, d'
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew, as if nothing had been seen."""
+        self.state.zero_()
+        self.state[2], self.state[3] = 1, SMALL
 
     def next(self, prediction: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Return the weights (C,) at a hard ``prediction`` (L, *S) of ``label`` (L, *S), and the state to keep.

@@ -56,6 +56,10 @@ class CopyPaste(Method):
         share = self.settings.pretrain
         return StageSettings(share, uses_unlabelled=False) if stage == "pretrain" else StageSettings(1 - share)
 
+    def joint_batch(self, stage: str, labelled: int, unlabelled: int) -> tuple[int, int]:
+        """Return as many patches of either kind as are mixed: more unlabelled ones would be loaded for nothing."""
+        return labelled, min(unlabelled, labelled + labelled % 2)
+
     def losses(self, batch: Batch, progress: Progress) -> StepOutput:
         """Return the loss on mixed patches: of labelled ones alone, or of both kinds in one another."""
         if progress.stage == "pretrain" or not len(batch.image_u):
@@ -71,8 +75,8 @@ class CopyPaste(Method):
         cuboid = random_cuboid(batch.image_l, self.settings.cuboid)
         pairs = (len(batch.image_l) + 1) // 2
         image_l, label_l = (torch.cat([v[:pairs], v[-pairs:]]) for v in (batch.image_l, batch.label_l))
-        image_u = batch.image_u[torch.arange(2 * pairs) % len(batch.image_u)]
-        pseudo = self.pseudo_labels(image_u)
+        which = torch.arange(2 * pairs) % len(batch.image_u)  # one that serves twice is labelled once
+        image_u, pseudo = batch.image_u[which], self.pseudo_labels(batch.image_u[: 2 * pairs])[which]
         # The first half shows its labelled patch inside the cuboid, the second outside it.
         first = torch.arange(2 * pairs, device=cuboid.device).view(-1, *(1,) * cuboid.ndim) < pairs
         labelled = cuboid == first

@@ -12,7 +12,7 @@ from semialign.common.types import Batch, Output, Progress
 from semialign.data.loader import TwoStream
 from semialign.losses.class_weights import DifficultyWeights, DistributionWeights, class_counts
 from semialign.losses.dice import soft_dice
-from semialign.losses.segmentation import cross_entropy
+from semialign.losses.segmentation import cross_entropy, dice_ce
 from semialign.methods.cps import CrossPseudoSettings, CrossPseudoSupervision, annotated_prediction
 
 
@@ -47,9 +47,10 @@ class DualDebiased(CrossPseudoSupervision):
         self._next: tuple[Tensor, Tensor] | None = None
 
     def begin_stage(self, stage: str, step: int, data: TwoStream, folder: Path) -> None:
-        """Start DistDW from the labels."""
+        """Start DistDW from the labels, and DiffDW anew: weights from another run knew other classes' difficulty."""
         super().begin_stage(stage, step, data, folder)
         if step == 0:
+            self.difficulty.forget()
             self.distribution.seen(data.label_voxels(self.first.num_classes))
 
     @torch.no_grad()
@@ -67,6 +68,10 @@ class DualDebiased(CrossPseudoSupervision):
         weights = self.weights[which]
         dice = soft_dice(logits.float().softmax(1), label, background=False, smooth=1.0, class_weights=weights)
         return cross_entropy(logits, label, class_weights=weights) + dice
+
+    def watched(self, logits: Sequence[Tensor], label: Tensor, supervised: Sequence[Tensor]) -> Tensor:
+        """Return the loss of ``cps``: the weighted one has no common scale."""
+        return torch.stack([dice_ce(one, label) for one in logits]).mean()
 
     def cross_loss(self, logits: Tensor, pseudo: Tensor, which: int) -> Tensor:
         """Return the weighted cross-entropy."""

@@ -1,6 +1,7 @@
 """A&D, or GenericSSL (Wang and Li, NeurIPS 2023): a diffusion decoder and a debiased one teach a third."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from semialign.common.ema import ema_decay
 from semialign.common.errors import UserError
 from semialign.common.schedules import ramp_of
 from semialign.common.types import Batch, Output, Progress, StepOutput, View
+from semialign.data.loader import TwoStream
 from semialign.data.transforms import strong
 from semialign.losses.class_weights import DifficultyWeights
 from semialign.losses.dice import soft_dice
@@ -59,10 +61,23 @@ class GenericSSL(Method):
         self.difficulty = DifficultyWeights(self.classes, scale=False)
         self._next: Tensor | None = None
 
+    def begin_stage(self, stage: str, step: int, data: TwoStream, folder: Path) -> None:
+        """Start the weights of classes anew: those from another run knew other classes' difficulty."""
+        if step == 0:
+            self.difficulty.forget()
+
+    def ramp(self, progress: Progress) -> float:
+        """Return what the pseudo-label loss is multiplied with; 0 before its start."""
+        return ramp_of(self.settings.rampup_steps, progress, start=self.settings.start)
+
+    def wants_unlabelled(self, progress: Progress) -> bool:
+        """Whether the step at ``progress`` uses unlabelled patches: before, they would be loaded for nothing."""
+        return self.ramp(progress) > 0
+
     def losses(self, batch: Batch, progress: Progress) -> StepOutput:
         """Return the losses of the diffusion decoder and the weighted one on labels, and that of the predicting one."""
         settings, label, labelled = self.settings, batch.label_l, len(batch.image_l)
-        ramp = ramp_of(settings.rampup_steps, progress, start=settings.start)
+        ramp = self.ramp(progress)
         weak = batch.image_u if ramp else batch.image_u[:0]
         weak = strong(weak) if settings.strong else weak
         image = torch.cat([batch.image_l, weak])

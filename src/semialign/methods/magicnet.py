@@ -1,10 +1,11 @@
 """MagicNet (Chen et al., CVPR 2023): cubes exchanged between scans, cubes seen alone, and where a cube lies."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from semialign.common.cubes import cube_counts, exchanged, from_cubes, padded, random_order, to_cubes
 from semialign.common.ema import ema_decay, frozen_copy, update_ema
@@ -16,7 +17,7 @@ from semialign.losses.dice import soft_dice
 from semialign.losses.segmentation import cross_entropy
 from semialign.methods.base import Method
 from semialign.methods.mean_teacher import noisy
-from semialign.networks.contract import Network
+from semialign.networks.place_head import place_head
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class MagicNet(Method):
                 raise UserError(f"{name} {getattr(own, name)}: must be at least {least}")
         self.network = self.student()
         self.teacher = frozen_copy(self.network)
-        self.location = _location_head(self.network, own.cubes)
+        self.location = place_head(self.network, own.cubes)
         self.register_buffer("counts", torch.zeros(self.network.num_classes))
         self.register_buffer("frequency", torch.zeros(self.network.num_classes))
         self._seen: Tensor | None = None
@@ -73,7 +74,8 @@ class MagicNet(Method):
         counts = cube_counts(image.shape[2:], self.settings.cubes)
         within, location = self.within(image, counts)
         recovered = self.across(image, counts)
-        output: Output = self.network(image)
+        whole = image if len(self.plugins) else batch.image_l  # of unlabelled patches, the method asks for cubes alone
+        output: Output = self.network(whole)
         parts = [self.overlap(logits[:labelled], label) for logits in (output.logits, recovered, within)]
         losses = {
             "supervised": (self.cross_entropy(output.logits[:labelled], label) + sum(parts)) / 4,
@@ -84,13 +86,13 @@ class MagicNet(Method):
             log["ramp"] = ramp = ramp_of(self.settings.rampup_steps, progress)
             pseudo, log["blended"] = self.pseudo_labels(batch.image_u, within[labelled:].detach(), progress)
             losses["pseudo"] = self.settings.weight * ramp * self.overlap(recovered[labelled:], pseudo)
-        unlabelled = torch.full((len(batch.image_u), *label.shape[1:]), -1, device=image.device)
-        view = View("student", self.network, image, output, torch.cat([label, unlabelled]))
+        unlabelled = torch.full((len(whole) - labelled, *label.shape[1:]), -1, device=image.device)
+        view = View("student", self.network, whole, output, torch.cat([label, unlabelled]))
         return StepOutput(losses, [view], log)
 
     def across(self, image: Tensor, counts: tuple[int, ...]) -> Tensor:
         """Return logits (B, C, *S) recovered from features of images whose cubes were exchanged."""
-        order = random_order(len(image), len(to_cubes(image[:1], counts)[0]), image.device)
+        order = random_order(len(image), math.prod(counts), image.device)
         features = self.network.decode(self.network.encode(exchanged(image, counts, order)))
         logits: Tensor = self.network.head(exchanged(features, counts, order.argsort(0)))
         return logits
@@ -140,11 +142,3 @@ class MagicNet(Method):
         """Return the softmax of the student's (or teacher's) logits."""
         network = self.teacher if self.settings.predict_with == "teacher" else self.network
         return network(image).logits.float().softmax(1)
-
-
-def _location_head(network: Network, cubes: int) -> nn.Module:
-    """Return the classifier of places: twice as many hidden units as inputs, 2 an axis of the bottleneck's channels."""
-    inputs = network.widths[-1] * 2**network.spatial_dims
-    norm = nn.BatchNorm1d(2 * inputs, track_running_stats=False)  # in prediction nobody asks for places
-    first = nn.Linear(inputs, 2 * inputs, bias=False)  # a bias before a norm learns nothing
-    return nn.Sequential(first, norm, nn.LeakyReLU(0.2), nn.Linear(2 * inputs, cubes**network.spatial_dims))

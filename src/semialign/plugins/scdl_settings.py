@@ -25,7 +25,7 @@ class SCDLSettings:
     sac_weight: float = 1.0
     """Of SAC."""
     rampup_steps: int | None = None
-    """Steps of the sigmoid ramp-up of all weights (default: 0.4 of the run; 0: none)."""
+    """Steps of the sigmoid ramp-up of all weights (default: 0.4 of the run's first stage; 0: none)."""
     anchor: str = "features"
     """``features``: anchors from the tokens of labelled regions; ``image``: from images of one class alone (paper)."""
     features: str = "encoder"

@@ -185,7 +185,8 @@ class Loop:
         )
 
     def _progress(self) -> Progress:
-        return Progress(self.place.stage, self.place.step, self.stage_steps)
+        place = self.place
+        return Progress(place.stage, place.step, self.stage_steps, place.steps_done - place.step)
 
     def _batches(self, data: TwoStream, steps: range) -> Iterator[Batch]:
         """Yield the batches of ``steps``; unlabelled patches are loaded once the method wants them."""
