@@ -212,8 +212,20 @@ def test_grey_saved_as_colour_and_the_other_way_round(tmp_path: Path) -> None:
     save_picture(tmp_path / "grey.png", grey)
     np.testing.assert_array_equal(read_case(case_from_files("a", [tmp_path / "rgb.png"]), 1).array[0], grey)
     np.testing.assert_array_equal(read_case(case_from_files("a", [tmp_path / "grey.png"]), 3).array, [grey] * 3)
-    with pytest.raises(UserError, match=r"rgb.png: 3 channels where dataset.json names 2"):
+    with pytest.raises(UserError, match=r"rgb.png: 3 channels where 2 are due"):
         read_case(case_from_files("a", [tmp_path / "rgb.png"]), 2)
+
+
+def test_one_scan_is_not_taken_for_three(tmp_path: Path) -> None:
+    save_volume(tmp_path / "a.nii.gz", organ()[0])
+    with pytest.raises(UserError, match=r"a.nii.gz: 1 channel where 3 are due; give a file per channel"):
+        read_case(case_from_files("a", [tmp_path / "a.nii.gz"]), 3)
+
+
+def test_a_lone_grey_channel_is_not_taken_for_a_coloured_picture(tmp_path: Path) -> None:
+    describe(tmp_path, channels=("DAPI", "FITC", "TRITC"), file_ending=".png")
+    touch(tmp_path / "imagesTr", "a_0000.png", "a_0001.png", "a_0002.png", "b_0000.png")
+    refused(tmp_path, "b_0000.png: one file where case a has 3; add its other channels")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

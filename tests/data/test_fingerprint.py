@@ -1,6 +1,7 @@
 """The fingerprint of known images."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -193,3 +194,13 @@ def test_without_any_label_all_cases_tell_the_intensities(tmp_path: Path) -> Non
     joined = summarise(dataset, [fingerprint_case(dataset, dataset.cases["a"], False)])
     assert joined["class_voxels"] == {"background": 0, "organ": 0}
     assert joined["intensities"][0]["high"] > joined["intensities"][0]["low"]
+
+
+def test_a_scan_without_a_structure_moves_no_window(tmp_path: Path) -> None:
+    describe(tmp_path)
+    dataset = one(tmp_path, *organ())
+    cases: list[Any] = [case(i, [9, 9, 9], 1.0, [100.0, 120.0], [5, 5]) for i in range(3)]
+    empty: Any = case(3, [9, 9, 9], 1.0, [-1000.0] * 50, [10, 0])
+    alone = summarise(dataset, cases)["intensities"]
+    assert summarise(dataset, [*cases, empty])["intensities"] == alone
+    assert summarise(dataset, [empty])["intensities"][0]["high"] == -1000.0  # better than nothing

@@ -49,7 +49,8 @@ def test_large_volumes_are_seen_slice_by_slice_on_a_processor(kind: str) -> None
     plan = planned(seen(size, spacing), PROCESSOR, dimensions=None)
     # A patch of the budget at the scans' own spacing covers less than a quarter of these.
     large = kind in ("cine MRI", "left atrium", "CT", "long CT", "sagittal")
-    assert (plan.dimensions, plan.slice_axis is not None) == ((2, True) if large else (3, False))
+    flat = kind in ("one slice", "tiny")
+    assert (plan.dimensions, plan.slice_axis is not None) == ((2, True) if large or flat else (3, False))
     if large:
         assert plan.slice_axis == (0 if kind == "sagittal" else 2), "across the thick slices"
         axes = [axis for axis in range(3) if axis != plan.slice_axis]
@@ -64,7 +65,9 @@ def test_large_volumes_are_seen_slice_by_slice_on_a_processor(kind: str) -> None
         # Where that is not coarse enough, patches grow.
         room = min(PROCESSOR.pixels, (across / factor).prod())
         assert np.prod(plan.patch_size) > 0.8 * room or (factor < 1.9).any()
-    assert planned(seen(size, spacing), GPU, dimensions=None) == planned(seen(size, spacing), GPU)
+    assert planned(seen(size, spacing), GPU, dimensions=None) == planned(
+        seen(size, spacing), GPU, dimensions=2 if flat else 3
+    )
 
 
 def test_slices_are_as_fine_as_what_is_labelled_lets_them_be() -> None:
@@ -173,3 +176,13 @@ def test_a_gpu_that_is_not_there_is_not_planned_for() -> None:
     else:
         with pytest.raises(UserError, match="--accelerator cuda: no GPU"):
             budget_at_hand("cuda")
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_a_single_slice_is_planned_as_a_slice_wherever_it_lies(axis: int) -> None:
+    size, spacing = [256, 240, 224], [1.4, 1.4, 1.4]
+    size[axis], spacing[axis] = 1, 1.0  # finer across than within: the coarsest axis is another one
+    for budget in BUDGETS.values():
+        plan = planned(seen(tuple(size), tuple(spacing)), budget, dimensions=None)
+        assert (plan.dimensions, plan.slice_axis) == (2, axis)
+        assert min(plan.patch_size) >= 32

@@ -329,3 +329,13 @@ def test_contrast_brightness_and_gamma_keep_the_order_of_intensities() -> None:
     changed = intensities(image, Strength(intensity=1.0, contrast=0.5), torch.Generator().manual_seed(0))
     assert torch.equal(changed.flatten().argsort(), image.flatten().argsort())
     assert not torch.allclose(changed, image, atol=0.05)
+
+
+@pytest.mark.parametrize(("patch", "turned"), [((64, 64, 1), False), ((64, 64, 16), False), ((64, 64, 32), True)])
+def test_a_flat_patch_is_not_turned_out_of_its_plane(patch: tuple[int, ...], turned: bool) -> None:
+    matrix = random_matrix(np.random.default_rng(1), SPATIAL, (1.0, 1.0, 1.0), (), patch)
+    assert bool(matrix[2, :2].any() and matrix[:2, 2].any()) is turned
+    assert matrix[0, 1] != 0
+    # What decides is millimetres: thick slices make a patch of few voxels tall.
+    thick = random_matrix(np.random.default_rng(1), SPATIAL, (1.0, 1.0, 2.5), (), (64, 64, 10))
+    assert thick[2, :2].any()

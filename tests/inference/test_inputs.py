@@ -47,6 +47,12 @@ def test_several_channels(tmp_path: Path) -> None:
         find_cases([tmp_path], 2)
 
 
+def test_a_file_without_a_channel_number_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "p1_0000.nii.gz", "p1_0001.nii.gz", "extra.nii.gz")
+    with pytest.raises(UserError, match=r"extra\.nii\.gz: no channel number, unlike files beside it"):
+        find_cases([tmp_path], 2)
+
+
 def test_rgb_pictures_hold_their_channels(tmp_path: Path) -> None:
     touch(tmp_path / "set", "a_0000.png", "b_0000.png")
     assert list(grouped([tmp_path / "set"], 3)) == ["a", "b"]

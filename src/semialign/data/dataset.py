@@ -95,13 +95,14 @@ def read_case(case: Case, channels: int) -> Image:
             raise UserError(f"{path}: {apart} as in {case.images[0].name}; all channels of a case need one grid")
     array = images[0].array if len(images) == 1 else np.concatenate([i.array for i in images])
     if len(array) != channels:
-        # A grey picture saved as RGB, and the other way round, are common and harmless.
+        # A grey picture saved as RGB, and the other way round, are common and harmless; a missing scan is neither.
         if len(array) == 3 and channels == 1:
             array = array.mean(0, keepdims=True, dtype=np.float32)
-        elif len(array) == 1 and channels == 3:
+        elif len(array) == 1 and channels == 3 and images[0].grid.picture:
             array = np.repeat(array, 3, axis=0)
         else:
-            raise UserError(f"{case.images[0]}: {len(array)} channels where dataset.json names {channels}")
+            of = f"{len(array)} channel{'s' if len(array) > 1 else ''}"
+            raise UserError(f"{case.images[0]}: {of} where {channels} are due; give a file per channel, _0000, ...")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int((~np.isfinite(array)).sum())
         raise UserError(f"{case.images[0]}: {bad} voxels are NaN or infinite; replace them before use")
@@ -186,10 +187,17 @@ def _cases(root: Path, channels: tuple[str, ...], described: dict[str, Any]) -> 
                 f"{path}: a label's name has no channel number; rename it to {case['case']}{ending_of(path)}"
             )
         raise UserError(f"{path}: a label without image; add {unknown[0]}_0000 to imagesTr or move it")
-    return {
+    cases = {
         name: Case(name, _in_order(images_folder / name, found, channels), labels.get(name))
         for name, found in sorted(files.items())
     }
+    several = next((case for case in cases.values() if len(case.images) > 1), None)
+    alone = next((case for case in cases.values() if len(case.images) == 1), None)
+    if several is not None and alone is not None:  # grey, it would be read as coloured
+        raise UserError(
+            f"{alone.images[0]}: one file where case {several.id} has {len(several.images)}; add its other channels"
+        )
+    return cases
 
 
 def _image_files(folder: Path, wanted: str) -> list[Path]:

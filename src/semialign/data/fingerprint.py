@@ -62,8 +62,13 @@ def fingerprint_case(dataset: Dataset, case: Case, labelled: bool) -> dict[str, 
 
 
 def summarise(dataset: Dataset, cases: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Join the cases' descriptions; intensities come from labelled cases where there are any (all cases else)."""
+    """Join the cases' descriptions; intensities come from labelled cases where there are any (all cases else).
+
+    Of volumes, from those that hold a structure: a scan without any shows air, which is none of a CT window's business.
+    """
     labelled = [c for c in cases if c["voxels"] is not None] or list(cases)
+    if not cases[0]["picture"]:
+        labelled = [c for c in labelled if c["voxels"] is not None and sum(c["voxels"][1:])] or labelled
     intensities = []
     for channel in range(len(dataset.channel_names)):
         values = np.concatenate([np.asarray(c["samples"][channel], np.float32) for c in labelled])

@@ -18,6 +18,8 @@ from semialign.data.formats import DICOM, ENDINGS, NIFTI, PICTURES, ending_of
 from semialign.data.grid import Grid, Image, by
 from semialign.data.itk_io import dicom_image, itk_affine, itk_header, write_itk
 
+_SCALED = 1e-3  # a label's whole numbers may come back so far off from a file that stores them scaled
+
 
 def read_image(path: Path) -> Image:
     """Read one image file or DICOM series folder.
@@ -48,9 +50,10 @@ def read_label(path: Path) -> tuple[np.ndarray, Grid]:
         if not np.isfinite(label).all():
             raise UserError(f"{path}: label holds NaN or infinite values; save it with whole numbers")
         whole = np.rint(label)
-        if not np.array_equal(whole, label):
+        fractional = np.abs(label - whole) > _SCALED
+        if fractional.any():
             raise UserError(
-                f"{path}: label holds fractional values such as {float(label[whole != label][0]):g}; "
+                f"{path}: label holds fractional values such as {float(label[fractional][0]):g}; "
                 "resample labels with nearest-neighbour and save whole numbers"
             )
         label = whole.astype(np.int32)
@@ -100,6 +103,8 @@ def _reading(path: Path, read: Callable[[Path, str], Any]) -> Any:
         return read(path, ending)
     except UserError:
         raise
+    except MemoryError as error:
+        raise UserError(f"{path}: not enough memory to read it; use a machine with more") from error
     except Exception as error:
         # nibabel, SimpleITK and Pillow each raise their own kinds (some bare RuntimeError) for damaged files.
         text = str(error).lower()
@@ -122,13 +127,17 @@ def _read(path: Path, ending: str) -> Image:
         return Image(_picture(path, labels=False), _picture_grid(path), ending)
     import SimpleITK
 
-    itk = dicom_image(path) if ending == DICOM else SimpleITK.ReadImage(str(path))
+    itk, affine = dicom_image(path) if ending == DICOM else _of_itk(SimpleITK.ReadImage(str(path)))
     if itk.GetNumberOfComponentsPerPixel() > 1:
         raise UserError(f"{path}: several values a voxel; save one file a channel")
     array = SimpleITK.GetArrayViewFromImage(itk).T
     shape = _volume_shape(path, array.shape)
     array = np.array(_plain(array), order="C").reshape(shape)  # a copy: the view dies with the image
-    return Image(array[None], _volume_grid(path, shape, itk_affine(itk)), ending)
+    return Image(array[None], _volume_grid(path, shape, affine), ending)
+
+
+def _of_itk(itk: Any) -> tuple[Any, np.ndarray]:
+    return itk, itk_affine(itk)
 
 
 def _read_header(path: Path, ending: str) -> Grid:
@@ -184,6 +193,7 @@ def _volume_grid(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> Grid
 def _picture(path: Path, labels: bool) -> np.ndarray:
     from PIL import Image as Pillow
 
+    Pillow.MAX_IMAGE_PIXELS = None  # a slide of histology is no attack
     with Pillow.open(path) as opened:
         frames = getattr(opened, "n_frames", 1)
         if frames > 1:

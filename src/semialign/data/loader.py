@@ -121,7 +121,7 @@ class TwoStream(Dataset[Batch]):
 
     def _patch(self, case: str, rng: np.random.Generator, labelled: bool) -> tuple[Tensor, Tensor | None]:
         about, patch, axis = self.store.about(case), self.plan.patch_size, self.plan.slice_axis
-        matrix = random_matrix(rng, self.strength, self.spacing, self.mirror)
+        matrix = random_matrix(rng, self.strength, self.spacing, self.mirror, patch)
         field = random_field(rng, self.strength, patch)
         size = np.array(patch if axis is None else with_axis(patch, axis, 1))
         centre = self._centre(rng, np.array(about["shape"]), size, about["points"] if labelled else {})

@@ -12,6 +12,7 @@ from semialign.common.errors import UserError
 from semialign.data.plan import Normalisation, Plan
 
 ACCELERATORS = ("auto", "cpu", "cuda", "gpu")
+_FLAT = 1.5  # voxels, of a median size: volumes of one slice
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def make_plan(
     """Return the default plan for a data set's fingerprint (see :mod:`semialign.data.fingerprint`).
 
     ``dimensions``: 2 plans for the slices of volumes, across ``slice_axis`` (default: the axis of coarsest spacing), 3
-    for volumes; by default the budget's ``coverage`` decides.
+    for volumes; by default the budget's ``coverage`` decides, and single slices are planned as such.
     """
     volumes = not fingerprint["picture"]
     size = np.array(fingerprint["median_size"], float)
@@ -84,8 +85,9 @@ def make_plan(
     axis: int | None = None
     if volumes:
         spacing, most = np.array(fingerprint["median_spacing"], float), budget.voxels
-        if dimensions == 2 or (dimensions is None and size.prod() * budget.coverage > most):
-            axis = slice_axis if slice_axis in (0, 1, 2) else _coarsest(spacing)
+        flat = bool((size < _FLAT).any())
+        if dimensions == 2 or (dimensions is None and (flat or size.prod() * budget.coverage > most)):
+            axis = slice_axis if slice_axis in (0, 1, 2) else _across(spacing, size)
             extent = np.delete(np.array(fingerprint.get("median_extent") or size, float), axis)
             size, spacing, enough = np.delete(size, axis), np.delete(spacing, axis), budget.enough or budget.pixels
             shown = np.minimum(size, budget.context * extent) / size
@@ -153,9 +155,13 @@ def _mirror_axes(class_names: Sequence[str], volumes: bool, slice_axis: int | No
     return tuple(axis - (axis > slice_axis) for axis in axes if axis != slice_axis)
 
 
-def _coarsest(spacing: np.ndarray) -> int:
-    """Return the axis of largest spacing; of equals the last one, so that isotropic scans are cut into axial slices."""
-    return int(np.flatnonzero(spacing >= 0.99 * spacing.max())[-1])
+def _across(spacing: np.ndarray, size: np.ndarray) -> int:
+    """Return the axis that slices lie across: that of one voxel, else that of largest spacing.
+
+    Of equals the last one, so that isotropic scans are cut into axial slices.
+    """
+    flat = np.flatnonzero(size < _FLAT)
+    return int(flat[-1] if len(flat) else np.flatnonzero(spacing >= 0.99 * spacing.max())[-1])
 
 
 def _target_spacing(spacing: np.ndarray, size: np.ndarray, excess: float) -> tuple[np.ndarray, np.ndarray]:

@@ -48,21 +48,28 @@ STRENGTHS = {
 
 
 def random_matrix(
-    rng: np.random.Generator, strength: Strength, spacing: Sequence[float], mirror_axes: Sequence[int]
+    rng: np.random.Generator,
+    strength: Strength,
+    spacing: Sequence[float],
+    mirror_axes: Sequence[int],
+    patch: Sequence[int] | None = None,
 ) -> np.ndarray:
     """Return a (d, d) matrix from output voxel offsets to input voxel offsets: rotation, size, flips.
 
     The rotation is one of the physical space, so it stays rigid where spacing differs between axes; axes more than
-    three times coarser than the finest are left out of it.
+    three times coarser than the finest are left out of it, and those along which the ``patch`` is less than a third of
+    its longest side: it would be turned out of what there is.
     """
     size = np.asarray(spacing, float)
     dims = len(size)
+    extent = size * np.asarray(patch, float) if patch is not None else np.ones(dims)
+    fixed = (size > 3 * size.min()) | (extent < extent.max() / 3)
     matrix = np.eye(dims)
     if rng.random() < strength.spatial:
         for a in range(dims):
             for b in range(a + 1, dims):
                 angle = math.radians(rng.uniform(-strength.rotate, strength.rotate))
-                if max(size[a], size[b]) > 3 * size.min():
+                if fixed[a] or fixed[b]:
                     continue
                 turn = np.eye(dims)
                 turn[a, a] = turn[b, b] = math.cos(angle)

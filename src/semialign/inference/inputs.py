@@ -90,7 +90,13 @@ def _group(paths: list[Path], channels: int) -> list[Case]:
     numbers = {int(match["channel"]) for match in matches}
     # Frames of a video are numbered too, and an RGB picture holds its channels itself.
     apart = pictures and numbers != set(range(channels))
-    if channels == 1 or apart or len(matches) < len(paths):
+    unnumbered = next((path for path in paths if not _CHANNEL.match(stem_of(path))), None)
+    if channels > 1 and matches and unnumbered is not None and not pictures:
+        raise UserError(
+            f"{unnumbered}: no channel number, unlike files beside it; the model takes {channels} channels: name them "
+            "CASE_0000, CASE_0001 and so on"
+        )
+    if channels == 1 or apart or unnumbered is not None:
         return [case_from_files(_name(path), [path]) for path in paths]
     groups: dict[tuple[Path, str], dict[int, Path]] = {}
     for path, match in zip(paths, matches, strict=True):
