@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from semialign.common.errors import UserError
+from semialign.config import TrainingSettings
 from semialign.evaluation.benchmark_file import DEFAULT_MINUTES, Bench, load_bench, slug
 from semialign.evaluation.benchmark_identity import Identity
 from semialign.evaluation.benchmark_matrix import planned
@@ -110,6 +111,21 @@ def test_an_entry_runs_on_the_data_sets_it_names_for_the_time_they_give(tmp_path
     )
     asked = minutes_of_runs(load_bench(path, minutes=1))
     assert {minutes for of in asked.values() for minutes in of.values()} == {1}
+
+
+def test_minutes_lie_over_steps_below_them(tmp_path: Path) -> None:
+    data = [{"name": name, "data": name, "split": f"{name}/split.json"} for name in ("heart", "polyps")]
+    data[1]["minutes"] = 5
+    entries = form()["entries"][:2]
+    entries[1]["settings"] = {"minutes": 3}
+    path = write(tmp_path, form(datasets=data, entries=entries, training={"steps": 70}))
+    bench = load_bench(path)
+    heart, polyps = ([e.settings for e in bench.entries_on(of)] for of in bench.datasets)
+    assert [s.get("steps") for s in heart] == [70, None]
+    assert [s.get("steps") for s in polyps] == [None, None]
+    assert [s.get("minutes") for s in heart] == [None, 3]
+    assert [s.get("minutes") for s in polyps] == [5, 5]
+    assert {e.resolved["training"]["steps"] for e in bench.entries_on(bench.datasets[1])} == {TrainingSettings.steps}
 
 
 def minutes_of_runs(bench: Bench) -> dict[str, dict[str, float]]:

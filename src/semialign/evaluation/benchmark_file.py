@@ -9,7 +9,7 @@ from typing import Any
 
 from semialign.common.errors import UserError, closest, require_known
 from semialign.common.files import read_yaml
-from semialign.config import from_mapping, merge, to_mapping
+from semialign.config import TrainingSettings, from_mapping, merge, to_mapping
 from semialign.evaluation.benchmark_form import BenchForm, DataForm, EntryForm, PhantomForm
 from semialign.evaluation.benchmark_given import Given, given, resolved_given
 
@@ -55,9 +55,11 @@ class BenchEntry:
         """Return the entry as it runs on ``data``, for the time that this data set gives."""
         if data.minutes is None or self.given is not None:
             return self
-        length = {"minutes": data.minutes}
-        resolved = merge(self.resolved, {"training": length})
-        return replace(self, settings=merge(self.settings, length), resolved=resolved)
+        length: dict[str, Any] = {"minutes": data.minutes}
+        settings = {key: value for key, value in self.settings.items() if key != "steps"} | length
+        if "steps" in self.settings:
+            length["steps"] = TrainingSettings.steps
+        return replace(self, settings=settings, resolved=merge(self.resolved, {"training": length}))
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,8 @@ def _trained_entry(form: EntryForm, common: Mapping[str, Any], length: Mapping[s
         settings = merge(settings, layer)
         if "steps" in layer and "minutes" not in layer:  # or the minutes of a layer below would still rule
             settings["minutes"] = None
+        elif layer.get("minutes") is not None and "steps" not in layer:
+            settings.pop("steps", None)
     if "seed" in settings:
         raise UserError(f"{where}: 'seed' is not a setting here; list 'seeds' at the top of the file")
     if form.plugins:
