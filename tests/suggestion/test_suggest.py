@@ -158,6 +158,24 @@ def test_runs_of_an_ensemble_are_compared(run: Path, tmp_path: Path) -> None:
     assert json.loads((run / "suggest" / "suggest.json").read_text())["compared"] == ["run", "other"]
 
 
+def test_another_ensemble_is_measured_anew(run: Path, tmp_path: Path) -> None:
+    from semialign.inference.export import export
+
+    def measured() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in (run / "suggest" / "cases").glob("*.npz")}
+
+    quick(run, count=1)
+    before = measured()
+    quick(run, count=1)
+    assert measured() == before
+    for name in ("one.pt", "two.pt"):
+        model = export(run, tmp_path / name).path
+        quick(run, count=1, ensemble=[model])
+        after = measured()
+        assert all(after[case] != before[case] for case in before)
+        before = after
+
+
 def test_a_broken_image_is_named_and_stops_no_other(
     tiny: dict[int, Any], run: Path, line: Line, tmp_path: Path
 ) -> None:

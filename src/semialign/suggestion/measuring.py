@@ -58,8 +58,8 @@ def measured_path(folder: Path, name: str) -> Path:
 
 def key_of(case: Case, checkpoints: Sequence[Path], *, overlap: float) -> str:
     """Return what tells measurements of other checkpoints, images or settings apart."""
-    files = [*checkpoints, *_files(case)]
-    about = [[str(path.resolve()), (stat := path.stat()).st_size, stat.st_mtime_ns] for path in files if path.exists()]
+    files = [*checkpoints, *(path for path in _files(case) if path.exists())]
+    about = [[str(path.resolve()), (stat := path.stat()).st_size, stat.st_mtime_ns] for path in files]
     return hashlib.sha256(json.dumps([_FORM, about, overlap]).encode()).hexdigest()[:16]
 
 

@@ -89,8 +89,9 @@ def suggest(
 
 
 def _checkpoints(runs: Sequence[Path], checkpoint: str) -> list[Path]:
-    wanted = [run / f"{checkpoint}.pt" for run in runs]
-    return [path if path.exists() else path.with_name("last.pt") for path in wanted]
+    from semialign.inference.model import checkpoint_path
+
+    return [run if run.is_file() else checkpoint_path(run, checkpoint) for run in runs]
 
 
 def _measured(
@@ -151,8 +152,10 @@ def _chosen(
     choices = choose(unsure, where, labelled=list(labelled), count=count)
     chosen, others = described(choices, measured, unsure, labelled)
     notes = list(pool.notes)
-    if len(chosen) < count:
+    if len(chosen) < min(count, len(open_ones)):
         notes.append(
             f"{count} were asked for, but every other case is too much like one that is labelled or chosen already"
         )
+    elif len(chosen) < count:
+        notes.append(f"{count} were asked for, but the other cases could not be read")
     return Suggestion(folder, chosen, others, list(labelled.values()), notes, failed)
