@@ -37,6 +37,10 @@ WRONG: dict[str, tuple[list[object], tuple[str, ...]]] = {
     "no steps": (["--steps", 0], ("steps must be at least 1, not 0",)),
     "negative steps": (["--steps", -5], ("steps",)),
     "negative minutes": (["--minutes", -1], ("minutes must be more than 0",)),
+    "steps and minutes": (["--steps", 5, "--minutes", 1], ("--steps and --minutes: give one of them",)),
+    "a share above 1": (["--method", "mean-teacher", "--set", "start=50"], ("start 50: must be from 0 to 1",)),
+    "percent": (["--method", "mean-teacher", "--set", "confidence=90"], ("confidence 90: must be from 0 to 1",)),
+    "a negative weight": (["--method", "cps", "--set", "weight=-1"], ("weight -1: must be at least 0",)),
     "minutes that are no number": (["--minutes", "nan"], ("minutes",)),
     "endless minutes": (["--minutes", "inf"], ("minutes",)),
     "no device": (["--devices", 0], ("--devices 0",)),
@@ -54,6 +58,7 @@ WRONG: dict[str, tuple[list[object], tuple[str, ...]]] = {
     "precision": (["--set", "precision=fp16"], ("precision 'fp16'",)),
     "no plug-ins": (["--set", "plugins=3"], ("plugins must be a list of names",)),
     "nothing to resume": (["--resume"], ("run", "no run to resume")),
+    "a file to start from": (["--init", __file__], ("a file; training starts from a run folder",)),
     "no run to start from": (["--init", "elsewhere"], ("elsewhere", "no such checkpoint")),
 }
 

@@ -46,6 +46,7 @@ def script(tiny: dict[int, Any], tmp_path_factory: pytest.TempPathFactory) -> Sc
         method: str, *, dims: int = 2, data: Any = None, resume: Path | None = None, fail: bool = False, **more: Any
     ) -> Any:
         data, folder = data or tiny[dims], tmp_path_factory.mktemp("two")
+        timed = {key: value for key, value in SETTINGS.items() if key != "steps"}
         arguments = {
             "watch": folder,
             "fail": fail,
@@ -55,7 +56,12 @@ def script(tiny: dict[int, Any], tmp_path_factory: pytest.TempPathFactory) -> Sc
             "output": resume or folder / "run",
             "method": method,
             "resume": resume is not None,
-            "settings": {**SETTINGS, "batch_labelled": 1, "batch_unlabelled": 1, **more},
+            "settings": {
+                **(timed if "minutes" in more else SETTINGS),
+                "batch_labelled": 1,
+                "batch_unlabelled": 1,
+                **more,
+            },
             "accelerator": "cpu",
             "devices": 2,
             "report": False,

@@ -1,6 +1,7 @@
 """A run that is killed, at whatever moment, and resumed ends as one that was never stopped."""
 
 import csv
+import json
 import os
 import random
 import shutil
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from semialign.common.errors import UserError
 from semialign.training.checkpoint import load_checkpoint
@@ -210,6 +212,19 @@ def test_another_plan_is_refused(finished: Path, tiny_2d: Any) -> None:
         _resume(tiny_2d, finished)
 
 
+def test_before_the_first_checkpoint_too(finished: Path, tiny_2d: Any) -> None:
+    for path in finished.glob("*.pt"):
+        path.unlink()
+    config = yaml.safe_load((finished / "config.yaml").read_text())
+    changed = config | {"plan": config["plan"] | {"patch_size": [16, 16]}}
+    (finished / "config.yaml").write_text(yaml.safe_dump(changed))
+    with pytest.raises(UserError, match=r"config\.yaml: was made with other plan"):
+        _resume(tiny_2d, finished)
+    (finished / "config.yaml").write_text("")
+    with pytest.raises(UserError, match="is not whole, and nothing is trained yet; delete"):
+        _resume(tiny_2d, finished)
+
+
 def test_other_classes_are_refused(finished: Path, tiny_2d: Any) -> None:
     state = load_checkpoint(finished / "last.pt")
     state["class_names"] = ["background", "lesion"]
@@ -233,6 +248,31 @@ def test_a_new_run_may_start_from_the_best_weights_of_another(whole: Path, tmp_p
         for key, value in load_checkpoint(run / "last.pt")["model"].items():
             if key.startswith("network."):  # the teacher moves at the first step already
                 assert torch.allclose(value, started[key], atol=1e-6), key
+
+
+def test_where_a_run_started_from_is_on_record_and_taken_up_again(whole: Path, tmp_path: Path, tiny_2d: Any) -> None:
+    still = {"steps": 1, "learning_rate": 1e-20, "weight_decay": 0.0, "validations": 0, "workers": 0, "seed": 5}
+    run = tmp_path / "run"
+    _resume(tiny_2d, run, resume=False, init=whole, method="mean-teacher", settings=still)
+    assert yaml.safe_load((run / "config.yaml").read_text())["init"] == str((whole / "best.pt").resolve())
+    before = load_checkpoint(run / "last.pt")["model"]
+    for path in (*run.glob("*.pt"), run / "result.json"):  # as if it had been killed before its first checkpoint
+        path.unlink()
+    _resume(tiny_2d, run)
+    assert _same(load_checkpoint(run / "last.pt")["model"], before)
+
+
+def test_it_is_said_where_that_run_saw_the_test_cases(whole: Path, tmp_path: Path, tiny_2d: Any) -> None:
+    split = json.loads(Path(tiny_2d.split).read_text())
+    seen = split["labelled"][0]
+    other = split | {"labelled": split["labelled"][1:], "test": [*split.get("test", ()), seen]}
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    options: dict[str, Any] = {"method": "mean-teacher", "settings": {"steps": 1, "validations": 0, "workers": 0}}
+    (tmp_path / "prepared").mkdir()
+    shutil.copy(tiny_2d.folder / "plan.yaml", tmp_path / "prepared")
+    options |= {"split": tmp_path / "other.json", "prepared": tmp_path / "prepared", "resume": False}
+    with pytest.warns(UserWarning, match=f"has seen 1 of this split's test cases, such as {seen}"):
+        _resume(tiny_2d, tmp_path / "run", init=whole, **options)
 
 
 def test_weights_of_another_method_are_refused_and_leave_no_run(whole: Path, tmp_path: Path, tiny_2d: Any) -> None:

@@ -26,7 +26,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         make_folder(path.parent)
         yield temporary
-        with open(temporary, "rb") as handle:
+        with open(temporary, "rb+") as handle:  # to be written: other files cannot be synchronised on Windows
             os.fsync(handle.fileno())
         os.replace(temporary, path)
     except OSError as error:

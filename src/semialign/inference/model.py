@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from semialign.common.errors import UserError
+from semialign.common.errors import UserError, closest
 from semialign.config import from_mapping
 from semialign.data.plan import Plan
 from semialign.methods.base import Method, build_method
@@ -25,6 +25,7 @@ class TrainedModel:
     device: torch.device
     method: Method
     low_precision: bool
+    """As in training: whether ``precision`` asked for bfloat16, or left it to what the device has."""
 
     def probabilities(self, windows: Tensor) -> Tensor:
         """Return probabilities (B, K, *patch) float32 of normalised windows (B, C, *patch)."""
@@ -53,7 +54,8 @@ def load_trained(run: Path, *, checkpoint: str = "best", accelerator: str = "aut
     device = _device(accelerator)
     method = method.to(device).eval()
     lay_out(method, device)
-    return TrainedModel(plan, tuple(state["channel_names"]), classes, device, method, has_bfloat16(device))
+    low = in_bfloat16(state["training"].get("precision", "auto"), device)
+    return TrainedModel(plan, tuple(state["channel_names"]), classes, device, method, low)
 
 
 def checkpoint_path(run: Path, checkpoint: str) -> Path:
@@ -64,11 +66,23 @@ def checkpoint_path(run: Path, checkpoint: str) -> Path:
     return run / "last.pt" if checkpoint == "best" and not best.exists() else best
 
 
+def in_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether a run of that ``precision`` (``auto``, ``bf16`` or ``float32``) computes in bfloat16 on ``device``.
+
+    Raises :class:`UserError` for another word.
+    """
+    if precision not in (known := ("auto", "bf16", "float32")):
+        raise UserError(f"precision '{precision}'{closest(precision, known)}")
+    return precision == "bf16" or (precision == "auto" and has_bfloat16(device))
+
+
 def has_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 is computed by the hardware rather than emulated (which is slower than float32)."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported() and _cpu_bf16())
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # Apple's processors have no such library
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported() and _cpu_bf16())
 
 
 def _cpu_bf16() -> bool:

@@ -141,7 +141,8 @@ def predict_with(
     one_piece = () if keep_all else plan.keep_largest
     there = [case for case in cases if not overwrite and _is_done(output_path(case, output), case, probabilities)]
     summary = PredictionSummary(skipped=[output_path(case, output) for case in there])
-    waiting = [case for case in cases if case not in there]
+    done = {case.id for case in there}
+    waiting = [case for case in cases if case.id not in done]
     say = progress or (lambda what, done, of: None)
     say("cases", len(there), len(cases))
     for number, (case, read) in enumerate(_read_ahead(waiting, plan), len(there) + 1):

@@ -16,6 +16,7 @@ from semialign.config import TrainingSettings, from_mapping
 from semialign.data.loader import TwoStream
 from semialign.data.plan import Plan
 from semialign.methods import METHODS
+from semialign.methods.ranges import require_in_range
 from semialign.networks.contract import Network
 from semialign.networks.initialise import initialise
 from semialign.plugins import PLUGINS
@@ -70,6 +71,7 @@ class Method(nn.Module, ABC):
         self.make_network: MakeNetwork = make_network
         self.plan = plan
         self.settings = settings if settings is not None else self.Settings()
+        require_in_range(self.settings)
         self.plugins = nn.ModuleList(plugins)
 
     def student(self, start: str = "kaiming") -> Any:

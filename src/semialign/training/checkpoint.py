@@ -1,13 +1,12 @@
 """Checkpoints: written whole or not at all, loaded as weights alone, checked before use."""
 
-import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from semialign.common.errors import UserError
-from semialign.common.files import written_whole
+from semialign.common.tensor_files import write_tensors
 
 if TYPE_CHECKING:
     from semialign.methods.base import Method
@@ -18,16 +17,7 @@ CONTENT = ("method", "training", "method_settings", "plugins", "plan", "class_na
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write ``state`` (tensors and plain values) to ``path``; killed at any moment, the old or the new file stands."""
-    with written_whole(path) as temporary:
-        try:
-            # Opened here, since torch reports whatever goes wrong with a path as one and the same error.
-            with open(temporary, "wb") as handle:
-                torch.save({"version": VERSION, **state}, handle)
-        except RuntimeError as error:
-            if "inline_container" not in str(error):
-                raise
-            # A failed write of torch's archive: its file was opened, so the disk is full.
-            raise OSError(errno.ENOSPC, "No space left on device") from error
+    write_tensors(path, {"version": VERSION, **state})
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -19,6 +19,10 @@ def resolve(
     from semialign.recipes.load import ASIDE, load_recipe, settings_of
 
     said = settings_of(load_recipe(recipe)) if recipe else {}
+    if settings.get("steps") is not None:
+        if settings.get("minutes") is not None:
+            raise UserError("--steps and --minutes: give one of them")
+        settings = {**settings, "minutes": None}  # or a recipe's would still rule
     values = merge(said, settings, {"method": method} if method else {})
     name = str(values.get("method", TrainingSettings.method))
     kind = method_class(name)

@@ -15,9 +15,17 @@ from semialign.data.splits import Split, write_split
 
 
 def describe_run(
-    ready: Prepared, name: str, training: TrainingSettings, own: dict[str, Any], plugins: dict[str, Any]
+    ready: Prepared,
+    name: str,
+    training: TrainingSettings,
+    own: dict[str, Any],
+    plugins: dict[str, Any],
+    init: Path | None = None,
 ) -> dict[str, Any]:
-    """Return what a run folder says of its run: version, method, every setting, the plan, names of classes."""
+    """Return what a run folder says of its run: version, method, every setting, the plan, names of classes.
+
+    ``init``: the checkpoint whose weights it starts from.
+    """
     return {
         "semialign": __version__,
         "method": name,
@@ -27,7 +35,29 @@ def describe_run(
         "plan": to_mapping(ready.plan),
         "class_names": ready.dataset.class_names,
         "channel_names": list(ready.dataset.channel_names),
+        "init": str(init) if init is not None else None,
     }
+
+
+def starting_checkpoint(init: Path) -> Path:
+    """Return the checkpoint that ``--init RUN`` means: ``best.pt``, or ``last.pt`` where there is none."""
+    init = Path(init).resolve()
+    if init.is_file():
+        raise UserError(f"{init}: a file; training starts from a run folder")
+    best = init / "best.pt"
+    return best if best.exists() else init / "last.pt"
+
+
+def test_cases_seen(checkpoint: Path, ready: Prepared) -> list[str]:
+    """Return the test cases of ``ready`` that the run of ``checkpoint``, on the same data set, trained or chose by."""
+    folder = checkpoint.parent
+    if not ((folder / "split.json").exists() and (folder / "data.json").exists()):
+        return []
+    if Path(read_json(folder / "data.json")["root"]).resolve() != ready.dataset.root.resolve():
+        return []
+    before = read_json(folder / "split.json")
+    seen = {case for part in ("labelled", "unlabelled", "validation") for case in before.get(part, ())}
+    return sorted(seen & set(ready.split.test))
 
 
 def started_with(run: Path) -> Mapping[str, Any]:
@@ -71,29 +101,41 @@ def open_run(run: Path, described: dict[str, Any], resume: bool) -> dict[str, An
     if resume:
         if last.exists():
             state = load_run(last)
-            for key in ("class_names", "plan"):
-                before = with_defaults(state[key]) if key == "plan" else state[key]
-                if before != described[key]:
-                    raise UserError(
-                        f"{last}: was made with other {key.replace('_', ' ')}; prepare as before or start anew"
-                    )
+            _require_same_data(state, described, last)
             return state
-        if not (run / "config.yaml").exists():
+        config = run / "config.yaml"
+        if not config.exists():
             raise UserError(f"{run}: no run to resume; leave out --resume")
-        described.update(read_yaml(run / "config.yaml"))
+        before = read_yaml(config)
+        if not isinstance(before, dict) or not described.keys() - {"init"} <= before.keys():
+            raise UserError(f"{config}: is not whole, and nothing is trained yet; delete {run} and start anew")
+        _require_same_data(before, described, config)
+        described.update(before)
         return None
     if last.exists() or (run / "config.yaml").exists():
         raise UserError(f"{run}: holds a run already; add --resume to go on with it, or choose another --output")
     return None
 
 
+def _require_same_data(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+    for key in ("class_names", "plan"):
+        if (with_defaults(before[key]) if key == "plan" else before[key]) != now[key]:
+            raise UserError(f"{path}: was made with other {key.replace('_', ' ')}; prepare as before or start anew")
+
+
+def peak_memory() -> int | None:
+    """Return the most memory in bytes that this process has held; ``None`` where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024))
+
+
 def finish_run(run: Path, ready: Prepared, place: Any, described: dict[str, Any], *, on_gpu: bool) -> None:
     """Write what the run came to: fingerprint, where its data lie, time, memory and versions."""
-    import resource
-
     import torch
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
     write_json(run / "fingerprint.json", ready.fingerprint)
     write_json(run / "data.json", {"name": ready.dataset.name, "root": str(ready.dataset.root.resolve())})
     write_json(
@@ -103,7 +145,7 @@ def finish_run(run: Path, ready: Prepared, place: Any, described: dict[str, Any]
             "steps": place.steps_done,
             "training_seconds": round(place.seconds, 2),
             "best_validation_dice": place.best if place.best >= 0 else None,
-            "peak_memory_bytes": int(peak),
+            "peak_memory_bytes": peak_memory(),
             "peak_gpu_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
             "versions": {"semialign": __version__, "torch": torch.__version__, "python": platform.python_version()},
         },

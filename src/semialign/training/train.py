@@ -1,5 +1,6 @@
 """``train``: from a data set and a method's name to a finished run folder."""
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from semialign.common.allocator import give_back_freed_memory, keep_freed_memory
-from semialign.common.errors import UserError, closest
+from semialign.common.errors import UserError
 from semialign.config import TrainingSettings, from_mapping
 from semialign.data.prepare import Prepared, prepare
 from semialign.data.splits import Split
+from semialign.training.memory import memory_in_one_line
 from semialign.training.resolve import resolve
 from semialign.training.run_folder import (
     begin_run,
@@ -20,6 +22,8 @@ from semialign.training.run_folder import (
     open_run,
     require_same_split,
     started_with,
+    starting_checkpoint,
+    test_cases_seen,
 )
 
 Say = Callable[[str, int, int], None]
@@ -79,15 +83,17 @@ def train(
         if output
         else Path("runs") / f"{ready.dataset.name.replace('/', '-')}-{name}-{ready.folder.name}-{training.seed}"
     )
-    described = describe_run(ready, name, training, own, plugins)
+    init = starting_checkpoint(init) if init is not None else None
+    described = describe_run(ready, name, training, own, plugins, init)
     state = open_run(run, described, resume)
     if resume:  # what the run was started with counts, whatever is asked for now
-        described = {key: state[key] for key in described} if state is not None else described
+        described = {key: state.get(key) for key in described} if state is not None else described
         name, own, plugins = described["method"], described["method_settings"], described["plugins"]
         asked, training = training, from_mapping(TrainingSettings, described["training"], str(run / "config.yaml"))
         if precision is None and asked.precision != training.precision:
             raise UserError(f"{run}: was started with precision={training.precision}; add --output {run}")
         require_same_split(run, ready.split)
+        init = Path(described["init"]) if described.get("init") else None
 
     from semialign.common.seeding import seed_step
     from semialign.methods.base import build_method
@@ -101,8 +107,13 @@ def train(
     )
     _notes(ready, built, name)
     if init is not None and state is None:
-        path = Path(init) / "best.pt" if (Path(init) / "best.pt").exists() else Path(init) / "last.pt"
-        load_method(built, load_run(path), path)
+        load_method(built, load_run(init), init)
+        if seen := test_cases_seen(init, ready):
+            warnings.warn(
+                f"{init}: its run has seen {len(seen)} of this split's test cases, such as {seen[0]}: scores on them "
+                "would say nothing of new scans",
+                stacklevel=2,
+            )
     fabric.barrier()  # every process has seen that no run was there
     # Only now, when all that was asked for is known to fit: a run folder stands for a run that began.
     if fabric.is_global_zero:
@@ -125,7 +136,8 @@ def train(
         progress=say,
     )
     with _others_end_too(fabric):
-        place = loop.run_all()
+        with memory_in_one_line(run):
+            place = loop.run_all()
         give_back_freed_memory()
         if fabric.is_global_zero:
             finish_run(run, ready, place, described, on_gpu=fabric.device.type == "cuda")
@@ -146,12 +158,11 @@ def _fabric(accelerator: str, devices: int, nodes: int, precision: str, *, may_r
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy
 
-    from semialign.inference.model import _device, has_bfloat16
+    from semialign.inference.model import _device, in_bfloat16
 
+    _require_all_asked_for(devices * nodes)
     device = _device(accelerator)
-    low = {"auto": has_bfloat16(device), "bf16": True, "float32": False}
-    if precision not in low:
-        raise UserError(f"precision '{precision}'{closest(precision, low)}")
+    low = in_bfloat16(precision, device)
     if device.type == "cuda" and devices > torch.cuda.device_count():
         raise UserError(f"--devices {devices}: only {torch.cuda.device_count()} GPUs are seen here")
     # Preparing is done by the first rank; on a large data set the others wait for hours.
@@ -163,10 +174,23 @@ def _fabric(accelerator: str, devices: int, nodes: int, precision: str, *, may_r
         devices=devices,
         num_nodes=nodes,
         strategy=strategy,
-        precision="bf16-mixed" if low[precision] else "32-true",
+        precision="bf16-mixed" if low else "32-true",
     )
     fabric.launch()
     return fabric
+
+
+def _require_all_asked_for(processes: int) -> None:
+    """Raise :class:`UserError` where this was started more often than --devices and --nodes say.
+
+    Each process would take itself for the only one, and all would write the same run folder.
+    """
+    for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):  # torchrun's, and srun's
+        told = os.environ.get(name, "")
+        if told.isdecimal() and int(told) > 1 and int(told) != processes:
+            raise UserError(
+                f"{name}={told}, but --devices times --nodes is {processes}: start as many processes as these ask for"
+            )
 
 
 def _prepare_once(fabric: Any, prepare_data: Callable[..., Prepared], say: Say | None) -> Prepared:
@@ -212,8 +236,6 @@ def _notes(ready: Prepared, method: Any, name: str) -> None:
 
 
 def _workers(training: TrainingSettings) -> int:
-    import os
-
     if training.workers is not None:
         return training.workers
     return max(1, min(8, len(os.sched_getaffinity(0)) - 1 if hasattr(os, "sched_getaffinity") else 1))

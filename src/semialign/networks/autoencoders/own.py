@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from semialign.common.errors import UserError
-from semialign.common.files import written_whole
 from semialign.common.ranks import sum_of_ranks
+from semialign.common.tensor_files import write_tensors
 from semialign.networks.autoencoders.base import Adapt, Autoencoder, Encoded, split_moments
 from semialign.networks.autoencoders.weights import load_strictly
 from semialign.networks.normalisation import GroupNorm
@@ -202,8 +202,7 @@ def save_own(path: Path, autoencoder: OwnAutoencoder) -> None:
     """Write weights and shape to ``path``, whole or not at all."""
     shape = {"latent_channels": autoencoder.latent_channels, "widths": list(autoencoder.feature_widths)}
     weights = {name: values.cpu() for name, values in autoencoder.state_dict().items()}
-    with written_whole(path) as temporary:
-        torch.save({"autoencoder": "own", "version": _VERSION, **shape, "weights": weights}, temporary)
+    write_tensors(path, {"autoencoder": "own", "version": _VERSION, **shape, "weights": weights})
 
 
 def load_own(path: Path) -> OwnAutoencoder:
