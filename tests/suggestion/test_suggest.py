@@ -13,6 +13,7 @@ from command_line import Line
 from raw_data import contents, times, volumes, write_split
 
 import semialign
+from semialign.common.errors import UserError
 from semialign.data.dataset import load_dataset
 from semialign.suggestion.suggest import suggest
 
@@ -150,6 +151,11 @@ def test_another_folder_of_images(tiny: dict[int, Any], run: Path, line: Line, t
     )
     (run / "data.json").write_text(json.dumps({"name": "Tiny", "root": str(tmp_path / "gone")}))
     assert "no longer" in quick(run, new, count=1).notes[0]
+
+
+def test_the_runs_own_images_are_not_new_ones(run: Path, tiny: dict[int, Any]) -> None:
+    with pytest.raises(UserError, match="images of the run's own data set, test cases too; leave DATA out"):
+        quick(run, tiny[3].raw / "imagesTr", count=1)
 
 
 def test_runs_of_an_ensemble_are_compared(run: Path, tmp_path: Path) -> None:

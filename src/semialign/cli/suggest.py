@@ -76,6 +76,7 @@ def run(arguments: Arguments) -> None:
 def _show(found: "Suggestion") -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text  # a plain string may hold markup: knee[left]
 
     table = Table("", title=f"Label next, of {len(found.chosen) + len(found.others)} unlabelled cases")
     for heading in ("case", "entropy", "disagreement", "most alike", "distance", "stands for"):
@@ -84,5 +85,7 @@ def _show(found: "Suggestion") -> None:
         alike = "-" if one.nearest is None else f"{one.nearest} ({one.nearest_is})"
         far = "-" if one.distance is None else f"{one.distance:.2f}"
         stands = str(len(one.stands_for))
-        table.add_row(str(one.order), one.case, f"{one.entropy:.3f}", f"{one.disagreement:.4f}", alike, far, stands)
+        table.add_row(
+            str(one.order), Text(one.case), f"{one.entropy:.3f}", f"{one.disagreement:.4f}", Text(alike), far, stands
+        )
     Console().print(table)

@@ -27,7 +27,7 @@ BORDER = 2
 """Voxels around what is predicted that count as its border."""
 LOOSE = 0.01
 """Share of the voxels, the most unsure ones, that counts where nothing is predicted."""
-_FORM = 1  # of the kept files
+_FORM = 2  # of the kept files
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,9 @@ def measure(
         values = part.probabilities.float()
         stop = part.start + values.shape[1 + part.axis]
         box = tuple(slice(part.start, stop) if a == part.axis else slice(None) for a in range(len(shape)))
-        unsure = bits(values[:-1])
         prediction[box] = most_probable(values[:-1]).cpu().numpy()
-        entropy[box] = unsure.cpu().numpy()
-        apart[box] = (unsure - values[-1]).clamp(min=0).cpu().numpy()
+        entropy[box] = bits(values[:-1]).cpu().numpy()
+        apart[box] = values[-1].cpu().numpy()
         say("planes of this case", stop, shape[part.axis])
     means = means_around(prediction > 0, entropy, apart)
     blocks = tuple(block.numpy() for block in one_pass.described())

@@ -11,7 +11,7 @@ import numpy as np
 from semialign.data.dataset import Case, read_case
 from semialign.data.geometry import canonical_spacing, canonical_view
 from semialign.evaluation.report_page import folded, versions_now, write_page
-from semialign.evaluation.report_paint import PALETTE, data_url, heat, letters, outline, png, swatch
+from semialign.evaluation.report_paint import data_url, heat, letters, outline, photo_url, swatch
 from semialign.evaluation.report_pictures import heat_key
 from semialign.evaluation.report_tables import human, number, table
 from semialign.evaluation.report_viewer import BUDGET, viewer
@@ -144,7 +144,7 @@ def _beside(one: Suggested, shown: _Shown) -> str:
     case = shown.picture(f"labelled/{one.nearest}" if one.nearest_is == "labelled" else one.nearest)
     view = views(case, len(shown.names))[0]
     words = f"Most alike: {one.nearest}, {one.nearest_is}"
-    return _tile(view, f'<image {_size(view)} href="{data_url(png(view.image))}"/>{_drawn(view)}', words, words)
+    return _tile(view, f'<image {_size(view)} href="{photo_url(view.image)}"/>{_drawn(view)}', words, words)
 
 
 def _row(view: View, name: str, case: str, beside: str) -> str:
@@ -152,7 +152,7 @@ def _row(view: View, name: str, case: str, beside: str) -> str:
     assert view.entropy is not None
     again = f'<use href="#{name}"/>'
     layers = (
-        ("Image", f'<image id="{name}" {_size(view)} href="{data_url(png(view.image))}"/>'),
+        ("Image", f'<image id="{name}" {_size(view)} href="{photo_url(view.image)}"/>'),
         ("Prediction", f"{again}{_drawn(view)}"),
         ("Entropy", f"{again}{_laid(heat(view.entropy))}"),
     )
@@ -175,8 +175,7 @@ def _size(view: View) -> str:
 
 
 def _drawn(view: View) -> str:
-    mask = np.where(view.prediction > 0, (view.prediction - 1) % len(PALETTE) + 1, 0)
-    return _laid(outline(mask, dashed=False))
+    return _laid(outline(view.prediction, dashed=False))
 
 
 def _laid(picture: bytes) -> str:

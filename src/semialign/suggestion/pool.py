@@ -30,6 +30,8 @@ def pool_of(run: Path, data: Path | None, *, channels: int) -> Pool:
     them, a data set (see :func:`~semialign.inference.inputs.find_cases`). Raises :class:`UserError` for a folder that
     is no finished run, and where there is nothing to choose from.
     """
+    if (run / "config.yaml").exists() and not (run / "result.json").exists():
+        raise UserError(f"{run}: this run is not finished; go on with it by semialign train ... --resume")
     about = read_json(run / "data.json")
     root = Path(data) if data is not None else Path(about["root"])
     if not root.exists():
@@ -47,6 +49,9 @@ def pool_of(run: Path, data: Path | None, *, channels: int) -> Pool:
             raise UserError(f"{run / 'split.json'}: no unlabelled case to choose from; name a folder of new scans")
         return Pool(_without_labels(dataset, split.unlabelled), _without_labels(dataset, split.labelled), split)
     found = find_cases([root], channels)
+    own = Path(about["root"]).resolve() / "imagesTr"
+    if any(case.images[0].resolve().parent == own for case in found):
+        raise UserError(f"{root}: holds images of the run's own data set, test cases too; leave DATA out")
     cases = {case.id: case for case in found}
     if len(cases) < len(found):
         again = next(case for case in found if cases[case.id] is not case)

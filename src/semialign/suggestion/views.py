@@ -42,8 +42,9 @@ class Pass:
     """Answers windows, whose last channel is 1 inside the image and 0 beyond it.
 
     ``models``: several are compared as they are, by the plain view alone; of one, all ``views`` are. Answers are
-    (B, K + 1, *patch): the mean probabilities, then the mean entropy (bits) of the views, which lies below the entropy
-    of that mean by as much as the views disagree. Features are pooled over all windows, see :meth:`described`.
+    (B, K + 1, *patch): the mean probabilities, then in bits how far the entropy of that mean lies above the mean of the
+    views' own: by as much the views disagree. It is taken here, on the network's grid, since blending windows and
+    resampling would themselves look like disagreement. Features are pooled over all windows, see :meth:`described`.
     """
 
     models: Sequence[TrainedModel]
@@ -64,8 +65,10 @@ class Pass:
                 answers += [model.probabilities(image.to(model.device)).to(device) for model in self.models[1:]]
             else:
                 answers += [back(self.models[0].probabilities(to(image))) for to, back in list(self.views.values())[1:]]
-            apart = torch.stack([bits(answer.movedim(1, 0)) for answer in answers]).mean(0)
-            return torch.cat([torch.stack(answers).mean(0), apart[:, None]], 1)
+            mean = torch.stack(answers).mean(0)
+            own = torch.stack([bits(answer.movedim(1, 0)) for answer in answers]).mean(0)
+            apart = (bits(mean.movedim(1, 0)) - own).clamp(min=0)
+            return torch.cat([mean, apart[:, None]], 1)
 
     def described(self) -> list[Tensor]:
         """Return the pooled features as blocks: of every class but the background, then of the whole image.
