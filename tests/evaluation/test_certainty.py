@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy.stats import entropy as scipy_entropy
 
+from semialign.common.errors import UserError
 from semialign.data.dataset import Case
 from semialign.data.grid import Grid
 from semialign.evaluation.calibration import count
@@ -28,7 +29,7 @@ def gathered(tmp_path: Path) -> tuple[Path, np.ndarray, np.ndarray]:
     label = np.random.default_rng(0).integers(0, 3, SHAPE, dtype=np.uint8)
     nibabel.save(nibabel.Nifti1Image(label, TURNED), tmp_path / "a_label.nii.gz")
     case = Case("a", (tmp_path / "a_0000.nii.gz",), None)
-    gather = Gather(tmp_path / "sure", {"a": tmp_path / "a_label.nii.gz"}, made_by="best")
+    gather = Gather(tmp_path / "sure", {"a": tmp_path / "a_label.nii.gz"}, made_by={"a": "best"})
     planes = (Planes(0, start, probabilities[:, start : start + 2].clone()) for start in range(0, 5, 2))
     like = tmp_path / "a_label.nii.gz"
     write_prediction(planes, tmp_path / "a.nii.gz", grid=grid, size=(5, 6, 8), like=like, watch=gather(case, grid))
@@ -59,9 +60,18 @@ def test_what_is_missing_or_broken_is_nothing(gathered: tuple[Path, np.ndarray, 
     assert load_certainty(path.with_name("b.npz")) is None
 
 
+def test_a_label_on_another_grid_is_named(tmp_path: Path) -> None:
+    gather = Gather(tmp_path / "sure", {"a": tmp_path / "a.nii.gz"}, made_by={"a": "best"})
+    for shape, affine, apart in ((SHAPE[::-1], np.eye(4), "size 5 x 8 x 6"), (SHAPE, TURNED, "spacing")):
+        nibabel.save(nibabel.Nifti1Image(np.zeros(shape, np.uint8), affine), tmp_path / "a.nii.gz")
+        with pytest.raises(UserError, match=apart) as error, gather(Case("a", (), None), Grid(SHAPE, np.eye(4))):
+            pass
+        assert str(error.value).startswith(str(tmp_path / "a.nii.gz"))
+
+
 def test_a_failed_prediction_leaves_nothing(tmp_path: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(np.zeros(SHAPE, np.uint8), np.eye(4)), tmp_path / "a.nii.gz")
-    gather = Gather(tmp_path / "sure", {"a": tmp_path / "a.nii.gz"}, made_by="best")
+    gather = Gather(tmp_path / "sure", {"a": tmp_path / "a.nii.gz"}, made_by={"a": "best"})
     with pytest.raises(MemoryError), gather(Case("a", (), None), Grid(SHAPE, np.eye(4))):
         raise MemoryError
     assert not (tmp_path / "sure").exists()

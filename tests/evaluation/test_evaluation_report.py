@@ -50,6 +50,29 @@ def test_without_images_there_are_tables_and_box_plots(folders: tuple[Path, Path
     assert "Worst:" in report(tmp_path / "out" / "summary.json", data=data).read_text(encoding="utf-8")
 
 
+def test_pictures_are_found_wherever_the_command_is_run(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, predictions = folders
+    monkeypatch.chdir(predictions)
+    assert main(["evaluate", ".", str(data / "labelsTr"), "--output", str(tmp_path / "out"), "--no-report"]) == 0
+    monkeypatch.chdir(tmp_path)
+    text = report(tmp_path / "out").read_text(encoding="utf-8")
+    assert "Worst:" in text
+    assert f"Evaluation of {predictions.name}" in text
+
+
+def test_a_case_without_image_costs_its_own_picture_alone(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    data, predictions = folders
+    own = shutil.copytree(data, tmp_path / "data")
+    (own / "imagesTr" / "phantom-000_0000.png").unlink()
+    (own / "labelsTr" / "phantom-000.png").rename(tmp_path / "phantom-000.png")
+    labels = shutil.copytree(data / "labelsTr", tmp_path / "labels")
+    assert main(["evaluate", str(predictions), str(labels), "--output", str(tmp_path / "out"), "--no-report"]) == 0
+    text = report(tmp_path / "out", data=own).read_text(encoding="utf-8")
+    assert re.findall("<h3>(Best|Worst|Median): ", text) == ["Worst", "Median"]
+
+
 def test_scores_stand_where_predictions_are_gone(folders: tuple[Path, Path], tmp_path: Path) -> None:
     data, predictions = folders
     moved = shutil.copytree(predictions, tmp_path / "moved")

@@ -50,6 +50,12 @@ def test_any_values_stay_within_the_frame(values: tuple[float, ...], log: bool) 
     assert "inf" not in chart.replace("infinite", "")
 
 
+def test_parts_of_a_minute_are_told_parts_of_a_step_are_not() -> None:
+    half = Series("a", np.array([0.05, 0.5]), np.array([0.1, 0.2]), 1)
+    assert ">0.3<" in line_chart([half], title="t", across="minute")
+    assert ">0.3<" not in line_chart([half], title="t", across="step")
+
+
 def test_higher_values_are_drawn_higher_and_later_ones_further_right() -> None:
     for log in (False, True):
         drawn = points(line_chart([line(1.0, 4.0, 2.0)], title="t", log=log))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from semialign.evaluation.report_paint import PALETTE, heat, outline
+from semialign.evaluation.report_paint import PALETTE, heat, outline, overlay
 from semialign.evaluation.report_viewer import BUDGET, MOST_SLICES, viewer
 from semialign.evaluation.report_views import PictureCase
 
@@ -107,6 +107,18 @@ def test_outlines_of_one_shape_stand_side_by_side() -> None:
     assert tuple(inside[20, 30, :3]) == tuple(colour)
     for line in (outside[19, 20:40], outside[20:40, 19]):  # both colours on lines of both directions
         assert {tuple(p[:3]) for p in line} == {tuple(colour), (0, 0, 0)}
+
+
+def test_touching_classes_of_one_colour_are_parted() -> None:
+    mask = np.zeros((60, 60), int)
+    mask[20:40, 10:30], mask[20:40, 30:50] = 1, 1 + len(PALETTE)
+    line = np.asarray(Image.open(io.BytesIO(outline(mask, dashed=False))).convert("RGBA"))
+    assert (line[24:36, 28:32, 3] == 255).all()
+    assert (line[24:36, 15:25, 3] == 0).all()
+    assert {tuple(p) for p in line[line[..., 3] > 0]} == {(*bytes.fromhex(PALETTE[0][1:]), 255)}
+    filled = np.asarray(Image.open(io.BytesIO(overlay(mask, list(PALETTE), [80] * len(PALETTE)))).convert("RGBA"))
+    assert (filled[24:36, 29:31, 3] == 255).all()
+    assert (filled[24:36, 20, 3] == 80).all()
 
 
 def test_more_uncertainty_is_brighter() -> None:

@@ -102,6 +102,36 @@ def test_predictions_are_made_again_where_they_do_not_fit(run: Path) -> None:
     assert changes(checkpoint="last") == {"g.nii.gz", "g.npz"}
 
 
+def test_an_image_that_was_mended_is_predicted_anew(run: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(json.loads((run / "data.json").read_text())["root"], tmp_path / "data")
+    report_run(run, data=data, accelerator="cpu")
+    before = (run / "validation" / "g.nii.gz").read_bytes()
+    path = data / "imagesTr" / "g_0000.nii.gz"
+    image = nibabel.load(path)
+    nibabel.save(nibabel.Nifti1Image(np.roll(np.asarray(image.dataobj), 4, 0), image.affine), path)
+    report_run(run, data=data, accelerator="cpu")
+    assert (run / "validation" / "g.nii.gz").read_bytes() != before
+
+
+def test_a_mistake_deletes_nothing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report_run(run, accelerator="cpu")
+    kept = sorted(run.rglob("*"))
+    with pytest.raises(UserError, match=r"checkpoint 'lst'.*did you mean 'last'"):
+        report_run(run, checkpoint="lst", accelerator="cpu")
+    with pytest.raises(UserError, match="accelerator"):
+        report_run(run, checkpoint="last", accelerator="gpuu")
+    assert sorted(run.rglob("*")) == kept
+
+
+def test_the_page_names_its_checkpoint(run: Path) -> None:
+    note = "these cases chose the checkpoint"
+    best, last = (text_of(report_run(run, checkpoint=name, accelerator="cpu")) for name in ("best", "last"))
+    assert note in best
+    assert note not in last
+    for page, name in ((best, "best"), (last, "last")):
+        assert re.search(rf"Checkpoint\s+{name}\s", page)
+
+
 def test_a_label_that_was_mended_is_scored_and_calibrated_anew(run: Path, tmp_path: Path) -> None:
     data = shutil.copytree(json.loads((run / "data.json").read_text())["root"], tmp_path / "data")
     report_run(run, data=data, accelerator="cpu")
@@ -146,5 +176,19 @@ def test_a_run_folder_with_less_in_it_still_gives_a_page(run: Path, tmp_path: Pa
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         report(tmp_path / "none")
-    with pytest.raises(UserError, match=r"data\.json"):
+    with pytest.raises(UserError, match=r"no run, benchmark or evaluation lies here"):
         report(tmp_path)
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "summary.json").write_text("{}")
+    with pytest.raises(UserError, match=r"did you mean .*evaluation\?"):
+        report(tmp_path)
+    (tmp_path / "config.yaml").write_text("method: cps")
+    with pytest.raises(UserError, match=r"not finished; .*--resume"):
+        report(tmp_path)
+
+
+def test_data_that_have_moved_are_asked_for(run: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(run, tmp_path / "run")
+    (moved / "data.json").write_text(json.dumps({"name": "Tiny", "root": str(tmp_path / "gone")}))
+    with pytest.raises(UserError, match=r"gone: the data set of .* --data"):
+        report(moved)

@@ -1,11 +1,14 @@
 """Which cases a list of files and folders holds."""
 
+import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from semialign.common.errors import UserError
-from semialign.inference.inputs import check_outputs, find_cases, output_path
+from semialign.data.dataset import Case
+from semialign.inference.inputs import check_outputs, find_cases, output_path, require_channel_order
 
 
 def touch(folder: Path, *names: str) -> list[Path]:
@@ -84,6 +87,43 @@ def test_dicom_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [case.id for case in find_cases([Path(".")], 1)] == ["patient1"]
     case = find_cases([tmp_path / "patient1"], 1)[0]
     assert output_path(case, Path("out")) == Path("out/patient1.nii.gz")
+
+
+def test_channels_named_outright_as_dicom_folders_are_one_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("semialign.inference.inputs.dicom_series", lambda folder: {"1": []})
+    folders = [tmp_path / "p_0000", tmp_path / "p_0001"]
+    for folder in folders:
+        touch(folder, "IM1")
+    assert grouped(folders, 2) == {"p": ["p_0000", "p_0001"]}
+    assert grouped([folders[1]], 1) == {"p_0001": ["p_0001"]}
+
+
+def test_a_case_is_taken_as_it_is(tmp_path: Path) -> None:
+    # A preview beside the slices would be taken for the image if the folder were searched again.
+    touch(tmp_path / "p_0000", "IM1", "preview.jpg")
+    case = Case("p", (tmp_path / "p_0000",), tmp_path / "p.nii.gz")
+    assert find_cases([case], 1) == [case]
+    assert output_path(case, Path("out")) == Path("out/p.nii.gz")
+
+
+def test_channels_in_another_order_are_refused(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    touch(data / "imagesTr", "a_0000.nii.gz", "a_0001.nii.gz")
+    about = {"channel_names": {"0": "FLAIR", "1": "T1"}, "labels": {"background": 0, "lesion": 1}}
+    (data / "dataset.json").write_text(json.dumps(about))
+    require_channel_order([data, *touch(tmp_path, "b_0000.nii.gz")], ("FLAIR", "T1"))
+    require_channel_order([data], ("PD", "T2"))  # other names may mean the same
+    with pytest.raises(UserError, match=r"dataset\.json: its channels are FLAIR, T1, the model's T1, FLAIR"):
+        require_channel_order([data], ("T1", "FLAIR"))
+
+
+def test_coloured_frames_are_not_taken_for_channels(tmp_path: Path) -> None:
+    for name in ("v_0000.png", "v_0001.png", "v_0002.png"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    assert list(grouped([tmp_path], 3)) == ["v_0000", "v_0001", "v_0002"]
+    for path in tmp_path.iterdir():
+        Image.new("L", (4, 4)).save(path)
+    assert list(grouped([tmp_path], 3)) == ["v"]
 
 
 def test_nothing_to_predict(tmp_path: Path) -> None:

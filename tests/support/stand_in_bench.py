@@ -60,6 +60,7 @@ class Stand:
 
     def predict(self, runs: Any, inputs: Any, output: Path, *, checkpoint: str, **options: Any) -> PredictionSummary:
         (run,) = runs
+        inputs = [image for case in inputs for image in case.images]
         config = yaml.safe_load((run / "config.yaml").read_text())
         self.predicted.append((str(run), checkpoint, tuple(path.name for path in inputs)))
         output.mkdir(parents=True, exist_ok=True)

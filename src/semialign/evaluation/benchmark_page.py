@@ -100,6 +100,7 @@ def _runs(runs: Sequence[Record], output: Path) -> str:
     for run in runs:
         dice = [mean_dice(run, which) if which in run.get("checkpoints", {}) else None for which in ("last", "best")]
         took, peak = run.get("training_seconds"), run.get("peak_memory_bytes")
+        gpu = run.get("peak_gpu_bytes")
         page = Path(run["folder"]) / "report.html"
         link = f'<a href="{escape(page.as_posix())}">open</a>' if (output / page).exists() else "–"
         state = escape(run["state"]) + (f": {escape(run['reason'])}" if run.get("reason") else "")
@@ -111,7 +112,7 @@ def _runs(runs: Sequence[Record], output: Path) -> str:
                 *(number(value) for value in dice),
                 human(run.get("steps")),
                 "–" if took is None else _cell(duration(took)),
-                "–" if peak is None else f"{peak / 2**30:.2f} GiB",
+                ("–" if peak is None else f"{peak / 2**30:.2f} GiB") + (f", GPU {gpu / 2**30:.2f}" if gpu else ""),
                 link,
             ]
         )

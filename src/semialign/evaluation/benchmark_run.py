@@ -230,8 +230,8 @@ def _predict(run: Run, opened: Opened, which: str, accelerator: str, progress: S
     from semialign.inference.predictor import predict
 
     folder = _predictions(run, which)
-    images = [image for case in opened.split.test for image in opened.dataset.cases[case].images]
-    done = predict([run.folder], images, folder, checkpoint=which, accelerator=accelerator, progress=progress)
+    cases = [opened.dataset.cases[case] for case in opened.split.test]
+    done = predict([run.folder], cases, folder, checkpoint=which, accelerator=accelerator, progress=progress)
     for reason in done.failed.values():
         raise UserError(reason)
 

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from semialign.common.errors import UserError
 from semialign.common.files import written_whole
 from semialign.data.geometry import canonical_shape, canonical_view
+from semialign.data.grid import difference
 from semialign.data.image_io import read_label
 from semialign.evaluation.calibration import Calibration
 
@@ -50,17 +52,23 @@ class Certainty:
 class Gather:
     """Watches predictions and leaves ``folder/CASE.npz`` of each; see ``observe`` of ``predict``.
 
-    ``labels``: the label file of each case. ``made_by`` is kept with it, to know what the figures belong to.
+    ``labels``: the label file of each case. ``made_by``: of each case, what its figures hang on; it is kept with them.
     """
 
-    def __init__(self, folder: Path, labels: Mapping[str, Path], *, made_by: str) -> None:
+    def __init__(self, folder: Path, labels: Mapping[str, Path], *, made_by: Mapping[str, str]) -> None:
         self.folder, self.labels, self.made_by = folder, labels, made_by
 
     @contextmanager
     def __call__(self, case: Case, grid: Grid) -> Iterator[Callable[[Planes], None]]:
-        """Yield what takes the planes of ``case``; its file is written when all have come."""
+        """Yield what takes the planes of ``case``; its file is written when all have come.
+
+        Raises :class:`UserError` for a label that does not lie on its image's ``grid``.
+        """
+        path = self.labels[case.id]
+        label, own = read_label(path)
+        if apart := difference(own, grid):
+            raise UserError(f"{path}: label has {apart}, unlike its image; resample the label to the image's grid")
         begun = time.monotonic()
-        label, _ = read_label(self.labels[case.id])
         planes = _Planes(canonical_view(label, grid), canonical_shape(grid))
         yield planes.add
         counts = planes.counts or Calibration.nothing(0)
@@ -70,7 +78,7 @@ class Gather:
                 entropy=planes.entropy,
                 unsure=np.float64(planes.total / planes.voxels if planes.voxels else np.nan),
                 seconds=np.float64(time.monotonic() - begun),
-                made_by=np.str_(self.made_by),
+                made_by=np.str_(self.made_by[case.id]),
                 voxels=counts.voxels,
                 probability=counts.probability,
                 hits=counts.hits,

@@ -69,8 +69,8 @@ def evaluate(
         raise UserError(f"{labels}: labels and predictions are all background; name the classes by --dataset-json")
     averages = aggregate(scores, rule)
     summary = {
-        "predictions": str(predictions),
-        "labels": str(labels),
+        "predictions": str(predictions.absolute()),
+        "labels": str(labels.absolute()),
         "units": "pixels" if any(picture for _, picture in found.values()) else "mm",
         "tolerance": float(tolerance),
         "class_values": {score.name: score.value for score in first},

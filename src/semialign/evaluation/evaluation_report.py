@@ -69,11 +69,15 @@ def _pictures(evaluation: Evaluation, data: Path | None) -> list[PictureCase]:
     dataset = _dataset(Path(data) if data is not None else labels.absolute().parent)
     if dataset is None or not labels.is_dir() or not predictions.is_dir():
         return []
-    true, predicted, dice = label_files(labels), label_files(predictions), evaluation.case_dice()
+    try:
+        true, predicted = label_files(labels), label_files(predictions)
+    except UserError:
+        return []  # they have moved since; the scores stand
+    dice = evaluation.case_dice()
     shown = []
     for case, title in chosen(dice).items():
         if not (case in dataset.cases and case in true and case in predicted):
-            return []
+            continue
         try:
             picture = picture_case(
                 dataset,

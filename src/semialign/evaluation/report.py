@@ -14,10 +14,19 @@ from semialign.evaluation.report_boxes import Cases, box_plot
 from semialign.evaluation.report_calibration import calibration_section, doubt_chart
 from semialign.evaluation.report_curves import training_curves, validation_curves
 from semialign.evaluation.report_page import folded, versions_now, write_page
-from semialign.evaluation.report_paint import swatch
+from semialign.evaluation.report_paint import chart_swatch
 from semialign.evaluation.report_pictures import case_figures
 from semialign.evaluation.report_proxies import proxy_charts
-from semialign.evaluation.report_tables import case_table, class_table, nested, plain, settings_text, table, titled
+from semialign.evaluation.report_tables import (
+    CLASS_COLUMNS,
+    case_table,
+    class_table,
+    nested,
+    plain,
+    settings_text,
+    table,
+    titled,
+)
 from semialign.evaluation.report_views import PictureCase
 
 __all__ = ["PictureCase", "Report", "write_report"]
@@ -128,7 +137,7 @@ def _classes(report: Report) -> str:
     marked = class_table(
         report.class_rows,
         unit=_unit(report),
-        swatch=lambda name: swatch(slots[name]) if name in slots else "",
+        swatch=lambda name: chart_swatch(slots[name]) if name in slots else "",
     )
     grouped = class_table(report.group_rows, unit=_unit(report), swatch=lambda name: "", first="Group")
     sources = class_table(report.case_group_rows, unit=_unit(report), swatch=lambda name: "", first="Group")
@@ -136,6 +145,7 @@ def _classes(report: Report) -> str:
     boxes += box_plot(report.spread.get("hd95", {}), title=f"HD95 over cases, {_unit(report)}", slots=slots)
     return (
         marked
+        + f'<p class="hint">{CLASS_COLUMNS}</p>'
         + (f"<h3>By frequency in the labelled cases</h3>{grouped}" if report.group_rows else "")
         + (f"<h3>By group of cases</h3>{sources}" if report.case_group_rows else "")
         + notes
@@ -179,7 +189,7 @@ def _certainty(report: Report) -> str:
     names = ["background", *_foreground(report)]
     count = len(report.case_rows)
     cases = "1 case" if count == 1 else f"all {count} scored cases together"
-    return doubt + calibration_section(report.calibration, names, swatch=swatch, cases=cases)
+    return doubt + calibration_section(report.calibration, names, swatch=chart_swatch, cases=cases)
 
 
 def _settings(report: Report) -> str:

@@ -14,6 +14,7 @@ from semialign.evaluation.report_tables import human
 
 POINTS = 400  # more cannot be told apart at this width
 _DASHES = ("", "7 3", "2 3")
+_DIVISIBLE = ("minute",)  # what a chart may run over in parts
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 12, 38
 
 
@@ -74,7 +75,8 @@ def line_chart(
         share = (to_y(value) - to_y(y_low)) / (to_y(y_high) - to_y(y_low))
         return float(_TOP + (height - _TOP - _BOTTOM) * (1 - share))
 
-    parts = _axes(size, y_ticks, at_y, [t for t in ticks(x_low, x_high, 6) if t == int(t)], at_x, across)
+    x_ticks = [t for t in ticks(x_low, x_high, 6) if across in _DIVISIBLE or t == int(t)]
+    parts = _axes(size, y_ticks, at_y, x_ticks, at_x, across)
     if marked is not None and x_low <= marked[0] <= x_high:
         parts.append(_mark(marked[1], at_x(marked[0]), size))
     parts += [_line(line, at_x, at_y, across) for line in series]

@@ -14,12 +14,18 @@ PALETTE = (
 )  # fmt: skip
 # Dark to bright (matplotlib's magma), so that brightness alone tells them apart.
 HEAT = ("#3b0f70", "#641a80", "#8c2981", "#b73779", "#de4968", "#f7705c", "#fe9f6d", "#fcfdbf")
+_QUALITY = 72  # JPEG
 _ALPHA = [90 + 130 * i // (len(HEAT) - 1) for i in range(len(HEAT))]
 
 
 def swatch(value: int) -> str:
-    """Return the colour mark of class ``value``, counted from 1."""
+    """Return the colour mark of class ``value``, counted from 1, as pictures paint it."""
     return mark(PALETTE[(value - 1) % len(PALETTE)])
+
+
+def chart_swatch(value: int) -> str:
+    """Return the colour mark of class ``value``, counted from 1, as charts draw it: to be seen on the page itself."""
+    return mark(f"var(--c{(value - 1) % len(PALETTE) + 1})")
 
 
 def mark(colour: str) -> str:
@@ -29,14 +35,17 @@ def mark(colour: str) -> str:
 
 
 def overlay(mask: np.ndarray, colours: list[str], fills: list[int]) -> bytes:
-    """Return a transparent PNG of ``mask`` (rows, columns; 0 is nothing): value v in ``colours[v - 1]``, outlined."""
+    """Return a transparent PNG of ``mask`` (rows, columns; 0 is nothing): value v in ``colours[v - 1]``, outlined.
+
+    Where there are more values than colours, these begin anew; outlines still part the values.
+    """
     padded = np.pad(mask, 2, mode="edge")
     height, width = mask.shape
     edge = np.zeros(mask.shape, bool)
     for distance in (1, 2):
         for down, right in ((distance, 0), (-distance, 0), (0, distance), (0, -distance)):
             edge |= padded[2 + down : 2 + down + height, 2 + right : 2 + right + width] != mask
-    indices = np.where(mask > 0, 2 * mask - 1 + edge, 0).astype(np.uint8)
+    indices = np.where(mask > 0, 2 * _slot(mask, len(colours)) - 1 + edge, 0).astype(np.uint8)
     palette, alpha = [0, 0, 0], [0]
     for colour, fill in zip(colours, fills, strict=True):
         palette += 2 * list(bytes.fromhex(colour[1:]))
@@ -45,7 +54,7 @@ def overlay(mask: np.ndarray, colours: list[str], fills: list[int]) -> bytes:
 
 
 def outline(mask: np.ndarray, *, dashed: bool) -> bytes:
-    """Return a transparent PNG of the outlines alone of ``mask`` (values as in :data:`PALETTE`, 0 is nothing).
+    """Return a transparent PNG of the outlines alone of ``mask`` (values are classes, 0 is nothing).
 
     Solid ones lie within their class, ``dashed`` ones (with dark gaps) just outside it, so that two outlines of one
     shape stand side by side.
@@ -59,6 +68,7 @@ def outline(mask: np.ndarray, *, dashed: bool) -> bytes:
             other = padded[2 + down : 2 + down + height, 2 + right : 2 + right + width]
             near = other if dashed else mask
             edge = np.where((other != mask) & (near > 0) & (edge == 0), near, edge)
+    edge = np.where(edge > 0, _slot(edge, len(PALETTE)), 0)
     dark = len(PALETTE) + 1
     if dashed:
         # Steps of this pattern fall on lines of any of the eight directions that pixels' outlines take.
@@ -66,6 +76,10 @@ def outline(mask: np.ndarray, *, dashed: bool) -> bytes:
     palette = [0, 0, 0, *(part for colour in PALETTE for part in bytes.fromhex(colour[1:])), 0, 0, 0]
     alpha = bytes([0, *[255] * len(PALETTE), 150])
     return png(edge.astype(np.uint8), palette=palette, alpha=alpha, quick=True)
+
+
+def _slot(values: np.ndarray, colours: int) -> np.ndarray:
+    return (values - 1) % colours + 1
 
 
 def heat(entropy: np.ndarray) -> bytes:
@@ -92,6 +106,20 @@ def png(
     else:
         picture.putpalette(palette)
         picture.save(kept, "PNG", optimize=not quick, transparency=alpha)
+    return kept.getvalue()
+
+
+def photo_url(image: np.ndarray) -> str:
+    """Return ``image`` (rows, columns[, 3]; uint8) as an address that holds it as a JPEG, far smaller than a PNG."""
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg(image)).decode('ascii')}"
+
+
+def jpeg(image: np.ndarray) -> bytes:
+    """Return ``image`` (rows, columns[, 3]; uint8) as a JPEG."""
+    from PIL import Image
+
+    kept = io.BytesIO()
+    Image.fromarray(image).save(kept, "JPEG", quality=_QUALITY)
     return kept.getvalue()
 
 

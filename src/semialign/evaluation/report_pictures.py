@@ -69,7 +69,7 @@ def heat_key() -> str:
 def _row(view: View, difference: np.ndarray, name: str, case: PictureCase, classes: int) -> str:
     height, width = difference.shape
     about = f"case {case.id}, {view.name} {view.where}".strip()
-    masks = [np.where((m > 0) & (m < classes), (m - 1) % len(PALETTE) + 1, 0) for m in (view.label, view.prediction)]
+    masks = [np.where((m > 0) & (m < classes), m, 0) for m in (view.label, view.prediction)]
     kinds = [colour for colour, _ in DIFFERENCE.values()]
     layers = [
         ("Image", f'<image id="{name}" width="{width}" height="{height}" href="{data_url(png(view.image))}"/>'),

@@ -18,11 +18,18 @@ _CLASS_COLUMNS = (
     ("hd95", "HD95", "distance", "95th percentile of the symmetric surface distance"),
     ("asd", "ASD", "distance", "Average symmetric surface distance"),
     ("nsd", "NSD", "score", "Share of the surface within the stated tolerance"),
-    ("scored", "Scored", "count", "Cases that count in the averages"),
+    ("scored", "Scored", "count", "Cases with the class in both label and prediction"),
     ("absent", "Absent", "count", "Cases with the class in neither label nor prediction"),
     ("missed", "Missed", "count", "Cases with the class in the label, none of it in the prediction"),
     ("spurious", "Spurious", "count", "Cases with the class in the prediction, none of it in the label"),
 )
+
+CLASS_COLUMNS = (
+    "HD95, ASD: 95th percentile and average of the symmetric surface distance. NSD: share of the surface within the "
+    "stated tolerance. Scored: cases with the class in both label and prediction; missed: in the label alone; "
+    "spurious: in the prediction alone; absent: in neither."
+)
+"""What the columns of the table of classes mean, where nothing can be hovered over."""
 
 
 def number(value: Any, decimals: int = 3) -> str:

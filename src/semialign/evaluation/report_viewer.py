@@ -4,7 +4,6 @@ The first slice shown is part of the page; the others wait in it as data, for th
 """
 
 import base64
-import io
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -12,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from semialign.evaluation.report_paint import PALETTE, heat, letters, outline
+from semialign.evaluation.report_paint import heat, jpeg, letters, outline
 from semialign.evaluation.report_views import PictureCase, View, stack
 
 MOST_SLICES = 64
 BUDGET = 2_000_000  # characters a case: three of them, with their tiles, stay well below 10 MB
-_QUALITY = 72  # JPEG
 # Name, words, whether shown at first; drawn in this order.
 _LAYERS = (
     ("entropy", "uncertainty", False),
@@ -103,18 +101,10 @@ def _words(case: PictureCase, view: View, names: Sequence[str]) -> str:
 
 def _layers(view: View, classes: int) -> list[str]:
     """Return image, entropy, label and prediction of a slice as base64; '' for a layer without anything."""
-    masks = [np.where((m > 0) & (m < classes), (m - 1) % len(PALETTE) + 1, 0) for m in (view.label, view.prediction)]
+    masks = [np.where((m > 0) & (m < classes), m, 0) for m in (view.label, view.prediction)]
     entropy = "" if view.entropy is None else _text(heat(view.entropy))
     drawn = [_text(outline(mask, dashed=place == 1)) if mask.any() else "" for place, mask in enumerate(masks)]
-    return [_text(_jpeg(view.image)), entropy, *drawn]
-
-
-def _jpeg(image: np.ndarray) -> bytes:
-    from PIL import Image
-
-    kept = io.BytesIO()
-    Image.fromarray(image).save(kept, "JPEG", quality=_QUALITY)
-    return kept.getvalue()
+    return [_text(jpeg(view.image)), entropy, *drawn]
 
 
 def _text(data: bytes) -> str:

@@ -142,7 +142,9 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
     unit, spread = summary["units"], summary["case_dice"]
     notes = [f"rule {summary['rule']}: {summary['rule_text']}"]
     if summary["rule"] != "default":
-        notes[0] += "; only to compare with tables that were made so"
+        notes[0] += (
+            "; only to compare with tables that were made so; box plots and cases' classes are not changed by it"
+        )
     notes.append(f"HD95 and ASD in {unit}, symmetric, on the images' own grid; NSD at {summary['tolerance']:g} {unit}")
     if summary["infinite"] and summary["rule"] == "default":
         notes.append(f"{summary['infinite']} distances are infinite (class missed or spurious)")

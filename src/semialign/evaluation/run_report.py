@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from semialign.common.errors import require_known
+from semialign.common.errors import UserError, require_known
 from semialign.common.files import read_json, read_yaml
 from semialign.data.dataset import Dataset, load_dataset
 from semialign.data.splits import PARTS, Split, load_split
@@ -36,8 +36,9 @@ def report_run(
     ``data``: the data set's folder, where it has moved. Raises :class:`UserError` for a folder that is no finished run.
     """
     run = Path(run)
-    about = read_json(run / "data.json")
-    dataset = load_dataset(Path(data) if data else Path(about["root"]))
+    require_known(checkpoint, ("best", "last"), "checkpoint")
+    root = Path(data) if data else run_data(run)
+    dataset = load_dataset(root)
     split = load_split(run / "split.json", dataset)
     part = part or ("validation" if split.validation else "labelled")
     require_known(part, REPORTABLE, "part")
@@ -46,17 +47,34 @@ def report_run(
     return run / "report.html"
 
 
+def run_data(run: Path) -> Path:
+    """Return the data set's folder of a finished run. Raises :class:`UserError` where it has moved, or is none."""
+    if (run / "config.yaml").exists() and not (run / "result.json").exists():
+        raise UserError(f"{run}: this run is not finished; go on with it by semialign train ... --resume")
+    if not (run / "data.json").exists():
+        inner = run / "evaluation"
+        also = f"; did you mean {inner}?" if (inner / "summary.json").exists() else ""
+        raise UserError(f"{run}: no run, benchmark or evaluation lies here (no data.json){also}")
+    root = Path(read_json(run / "data.json")["root"])
+    if not root.exists():
+        raise UserError(f"{root}: the data set of {run} is no longer there; name its folder with --data")
+    return root
+
+
 def _report(run: Path, dataset: Dataset, split: Split, part: str, scored: Scored) -> Report:
     config, result = read_yaml(run / "config.yaml"), read_json(run / "result.json")
     evaluation = scored.evaluation
     notes = list(evaluation.notes())
     if part == "labelled":
         notes.append("these cases trained the model: their scores say nothing about new scans; set some aside")
+    elif part == "validation" and scored.checkpoint.stem == "best":
+        notes.append("these cases chose the checkpoint: their scores are a little too good; test cases tell")
     mean = evaluation.summary["mean"]["dice"]
-    costs = _costs(run, result, scored)
+    costs = _costs(result, scored)
     facts = [
         (f"Mean Dice ({part}, {len(scored.files)} cases)", "–" if mean is None else f"{mean:.3f}"),
         ("Method", ", ".join([config["method"], *config.get("plugins", ())])),
+        ("Checkpoint", scored.checkpoint.stem),
         *costs[:1],
         *(fact for fact in costs if fact[0] == "Peak memory"),
     ]
@@ -83,7 +101,7 @@ def _report(run: Path, dataset: Dataset, split: Split, part: str, scored: Scored
     )
 
 
-def _costs(run: Path, result: Mapping[str, Any], scored: Scored) -> list[tuple[str, str]]:
+def _costs(result: Mapping[str, Any], scored: Scored) -> list[tuple[str, str]]:
     found = []
     steps, seconds, peak = (result.get(key) for key in ("steps", "training_seconds", "peak_memory_bytes"))
     if steps and seconds is not None:
@@ -91,13 +109,13 @@ def _costs(run: Path, result: Mapping[str, Any], scored: Scored) -> list[tuple[s
         found.append(("Time of a step", f"{human(seconds / steps)} s"))
     if peak:
         found.append(("Peak memory", f"{peak / 2**30:.1f} GiB"))
+    if result.get("peak_gpu_bytes"):
+        found.append(("Peak memory of the GPU", f"{result['peak_gpu_bytes'] / 2**30:.1f} GiB"))
     took = list(scored.seconds.values())
     if took:
         each = f"{human(statistics.median(took))} s in the median ({human(min(took))} to {human(max(took))} s)"
-        found.append(("Prediction of a case", f"{each}, reading its image not counted"))
-    weights = next((run / name for name in ("best.pt", "last.pt") if (run / name).exists()), None)
-    if weights is not None:
-        found.append(("Checkpoint on disk", f"{weights.stat().st_size / 2**20:.1f} MiB"))
+        found.append(("Prediction of a case", f"{each}, with its calibration; reading image and label not counted"))
+    found.append(("Checkpoint on disk", f"{scored.checkpoint.stat().st_size / 2**20:.1f} MiB"))
     return found
 
 

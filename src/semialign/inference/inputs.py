@@ -6,36 +6,57 @@ from pathlib import Path
 
 from semialign.common.errors import UserError
 from semialign.common.files import visible_in
-from semialign.data.dataset import Case, case_from_files
-from semialign.data.formats import ENDINGS, PICTURES, ending_of, output_ending, stem_of
+from semialign.data.dataset import Case, case_from_files, load_dataset
+from semialign.data.formats import ENDINGS, PICTURES, ending_of, holds_dicom, output_ending, stem_of
 from semialign.data.itk_io import dicom_series
 
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})$")
 
 
-def find_cases(inputs: Sequence[Path], channels: int) -> list[Case]:
+def find_cases(inputs: Sequence[Path | Case], channels: int) -> list[Case]:
     """Return the cases that ``inputs`` hold, in order.
 
-    An input is an image file, a folder of them, a folder of one DICOM series or of such folders, or a data set (its
-    ``imagesTr``). Where the model takes several ``channels``, files are grouped by the channel number their names end
-    in; otherwise ``_0000`` is taken off the name, and every file is a case. A file named outright is taken even if it
-    cannot be read, so that the error names it later. Raises :class:`UserError` for a missing or empty input and for a
-    missing channel.
+    An input is an image file, a folder of them, a folder of one DICOM series or of such folders, a data set (its
+    ``imagesTr``), or a case, which is taken as it is. Where the model takes several ``channels``, files and series are
+    grouped by the channel number their names end in; otherwise ``_0000`` is taken off the name, and every file is a
+    case. A file named outright is taken even if it cannot be read, so that the error names it later. Raises
+    :class:`UserError` for a missing or empty input and for a missing channel.
     """
     if not inputs:
         raise UserError("nothing to predict; name image files or folders")
     loose: list[Path] = []
     cases: list[Case] = []
-    for path in map(Path, inputs):
+    for given in inputs:
+        if isinstance(given, Case):
+            cases.append(given)
+            continue
+        path = Path(given)
         if not path.exists():
             raise UserError(f"{path}: no such file or folder")
         if path.name in ("", ".."):
             path = path.resolve()  # the case is named after it
-        if path.is_dir():
-            cases += _group(_in_folder(path), channels)
-        else:
+        found = _in_folder(path) if path.is_dir() else [path]
+        if found == [path]:  # a file or a series; its other channels are named beside it
             loose.append(path)
+        else:
+            cases += _group(found, channels)
     return cases + _group(loose, channels)
+
+
+def require_channel_order(inputs: Sequence[Path | Case], names: Sequence[str]) -> None:
+    """Raise :class:`UserError` for a data set that numbers the channels ``names`` in another order."""
+    for folder in (Path(given) for given in inputs if not isinstance(given, Case)):
+        if not (folder / "dataset.json").is_file() or not (folder / "imagesTr").is_dir():
+            continue
+        try:
+            own = load_dataset(folder).channel_names
+        except UserError:
+            continue  # labels or other cases, which do not matter here
+        if list(own) != list(names) and sorted(own) == sorted(names):
+            raise UserError(
+                f"{folder / 'dataset.json'}: its channels are {', '.join(own)}, the model's {', '.join(names)}; number "
+                "the files as the model has them"
+            )
 
 
 def output_path(case: Case, output: Path) -> Path:
@@ -64,7 +85,7 @@ def _in_folder(folder: Path) -> list[Path]:
         folder = folder / "imagesTr"
     entries = visible_in(folder)
     images = [p for p in entries if p.is_file() and ending_of(p)]
-    series = [p for p in entries if p.is_dir() and _holds_dicom(p)]
+    series = [p for p in entries if p.is_dir() and holds_dicom(p)]
     if images or series:
         return sorted(images + series)
     if dicom_series(folder):
@@ -72,24 +93,12 @@ def _in_folder(folder: Path) -> list[Path]:
     raise UserError(f"{folder}: holds no image ({', '.join(ENDINGS)}) and no DICOM series; name another folder")
 
 
-def _holds_dicom(folder: Path) -> bool:
-    # Looking into a few files is enough, and much faster than sorting a series of thousands.
-    files = (p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith("."))
-    return any(_is_dicom(path) for path, _ in zip(files, range(8), strict=False))
-
-
-def _is_dicom(path: Path) -> bool:
-    with open(path, "rb") as handle:
-        handle.seek(128)
-        return handle.read(4) == b"DICM"
-
-
 def _group(paths: list[Path], channels: int) -> list[Case]:
     matches = [match for path in paths if (match := _CHANNEL.match(stem_of(path)))]
     pictures = all(ending_of(path) in PICTURES for path in paths)
     numbers = {int(match["channel"]) for match in matches}
     # Frames of a video are numbered too, and an RGB picture holds its channels itself.
-    apart = pictures and numbers != set(range(channels))
+    apart = pictures and (numbers != set(range(channels)) or _coloured(paths[0]))
     unnumbered = next((path for path in paths if not _CHANNEL.match(stem_of(path))), None)
     if channels > 1 and matches and unnumbered is not None and not pictures:
         raise UserError(
@@ -113,6 +122,16 @@ def _group(paths: list[Path], channels: int) -> list[Case]:
                 "numbered from 0000"
             )
     return [case_from_files(name, [found[i] for i in sorted(found)]) for (_, name), found in groups.items()]
+
+
+def _coloured(path: Path) -> bool:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            return len(picture.getbands()) >= 3
+    except (OSError, UnidentifiedImageError):
+        return False  # the reader will say what is wrong
 
 
 def _name(path: Path) -> str:

@@ -14,7 +14,7 @@ from semialign.common.errors import UserError
 from semialign.common.files import make_folder
 from semialign.data.dataset import Case, read_case
 from semialign.data.grid import Grid
-from semialign.inference.inputs import check_outputs, find_cases, output_path
+from semialign.inference.inputs import check_outputs, find_cases, output_path, require_channel_order
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +63,7 @@ class PredictionSummary:
 
 def predict(
     runs: Sequence[Path],
-    inputs: Sequence[Path],
+    inputs: Sequence[Path | Case],
     output: Path,
     *,
     checkpoint: str = "best",
@@ -109,7 +109,7 @@ def predict(
 
 def predict_with(
     models: Sequence[Model],
-    inputs: Sequence[Path],
+    inputs: Sequence[Path | Case],
     output: Path,
     *,
     names: Sequence[str] = (),
@@ -127,6 +127,7 @@ def predict_with(
 
     check_settings(models, names, overlap=overlap, mirror=mirror, batch=batch)
     plan = models[0].plan
+    require_channel_order(inputs, models[0].channel_names)
     cases = find_cases(inputs, len(models[0].channel_names))
     check_outputs(cases, output)
     make_folder(Path(output))
