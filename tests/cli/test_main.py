@@ -134,6 +134,8 @@ def test_python_dash_m() -> None:
         ("--set=a=1 --set b=2", "--set a=1 b=2"),
         ("D --seed 1 --seed 2", "D --seed 1 --seed 2"),
         ("D --set a=1 --resume", "D --set a=1 --resume"),
+        ("R --set a=1 -n 3 --set b=2", "R --set a=1 b=2 -n 3"),
+        ("--set -1 --set b=2", "--set -1 b=2"),
         ("", ""),
     ],
 )

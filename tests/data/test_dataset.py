@@ -116,6 +116,15 @@ def test_a_label_file_that_does_not_fit_is_named(tmp_path: Path, name: str, word
     refused(tmp_path, str(tmp_path / "labelsTr" / name), *words)
 
 
+def test_a_dicom_folder_of_labels_is_named(tmp_path: Path) -> None:
+    describe(tmp_path)
+    touch(tmp_path / "imagesTr", "a_0000.nii.gz", "b_0000.nii.gz")
+    touch(tmp_path / "labelsTr", "a.nii.gz")
+    (tmp_path / "labelsTr" / "b").mkdir()
+    (tmp_path / "labelsTr" / "b" / "IM1").write_bytes(bytes(128) + b"DICM")
+    refused(tmp_path, str(tmp_path / "labelsTr" / "b"), "a DICOM folder", "convert it")
+
+
 @pytest.mark.parametrize(("have", "lacking"), [((0, 2), 1), ((1, 2), 0), ((0, 1), 2), ((0,), 1)])
 def test_a_missing_channel_is_named(tmp_path: Path, have: tuple[int, ...], lacking: int) -> None:
     describe(tmp_path, channels=["T1", "T2", "FLAIR"])

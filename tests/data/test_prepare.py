@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -84,6 +85,16 @@ def test_a_split_made_in_python_is_checked_too(data: Data) -> None:
         prepare(data.raw, Split(("a",), ("d",)).all_labelled(), output=data.out)
 
 
+def test_a_plan_of_other_labels_is_told_of(data: Data) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        data.prepare()
+    label = data.raw / "labelsTr" / "a.nii.gz"
+    os.utime(label, ns=(0, 0))
+    with pytest.warns(UserWarning, match=r"plan\.yaml: was made from other cases"):
+        data.prepare()
+
+
 def test_one_process_and_two_make_the_same(data: Data, made: Data) -> None:
     shutil.rmtree(data.out / "store")
     data.prepare(workers=2)
@@ -146,7 +157,7 @@ def test_as_many_processes_as_asked_for_start_at_once(pool: type[Pool]) -> None:
 
 def test_a_process_that_dies_is_explained(pool: type[Pool]) -> None:
     pool.broken = True
-    with pytest.raises(UserError, match="for want of memory; try --workers 1"):
+    with pytest.raises(UserError, match="for want of memory; try semialign prepare DATA --workers 1"):
         list(parallel_module.parallel(abs, range(5), 2))
 
 

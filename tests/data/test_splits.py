@@ -82,6 +82,18 @@ def test_near_copies_stay_on_one_side() -> None:
         assert len(split.test) > 6
 
 
+def test_groups_of_another_data_set_are_refused_and_lone_ones_not_counted() -> None:
+    with pytest.raises(UserError, match="--group-file: none of its cases"):
+        make_split(dataset(PATIENTS), labelled=2, together=[["x", "y"]])
+    split = make_split(dataset(PATIENTS), labelled=2, together=[["p00_frame1", "p07_frame2"], ["gone", "p01_frame1"]])
+    assert split.protocol.endswith(", 1 groups kept together")
+
+
+def test_what_else_a_file_of_a_split_tells_is_left_alone(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "s.json", labelled=["p00_frame1"], seeds=[1, 2], sources=["elsewhere"])
+    assert load_split(path, dataset(PATIENTS)).labelled == ("p00_frame1",)
+
+
 def test_all_labels_are_the_ceiling() -> None:
     split = Split(("a",), ("b", "c"), ("v",), ("t",), "rule")
     assert split.training == ("a", "b", "c")
@@ -114,6 +126,8 @@ FAULTS = {
     "no list": ({"labelled": "p00_frame1"}, '"labelled" must be a list'),
     "numbers": ({"labelled": [1, 2]}, '"labelled" must be a list of case ids'),
     "null": ({"labelled": ["p00_frame1"], "unlabelled": None}, '"unlabelled" must be a list'),
+    "American": ({"labelled": ["p00_frame1"], "unlabeled": ["bare"]}, '"unlabeled" names .* did you mean .unlabelled.'),
+    "short": ({"labelled": ["p00_frame1"], "val": ["p01_frame1"]}, '"val" names cases .* did you mean .validation.'),
     "another form": ({"train": ["p00_frame1"]}, 'under "labelled"'),
     "a list": (["p00_frame1"], 'under "labelled"'),
 }

@@ -28,7 +28,7 @@ class Arguments:
     normals: bool = False
     """busi: take the pictures without lesion too."""
     test_images: bool = True
-    """synapse, amos, msd, nnunet, acdc, isic-2018: take the published test images too, with labels if there are any."""
+    """synapse, amos, msd, nnunet, acdc, isic-2018: take the published test images too (msd, nnunet: without labels)."""
 
 
 def run(arguments: Arguments) -> None:
@@ -59,7 +59,7 @@ def run(arguments: Arguments) -> None:
         print(f"note: {note}")
     if done.near_copies:
         print(_near_copies(done.near_copies, done.target))
-    print(_next_command(done.target, done.labelled, done.group_by))
+    print(_next_command(done.target, done.labelled, done.group_by, copies=bool(done.near_copies)))
 
 
 def _near_copies(groups: tuple[tuple[str, ...], ...], target: Path) -> str:
@@ -72,7 +72,7 @@ def _near_copies(groups: tuple[tuple[str, ...], ...], target: Path) -> str:
     return "\n".join([*lines, f"  all of them: {target / 'near-copies.json'}"])
 
 
-def _next_command(target: Path, labelled: int, group_by: str | None) -> str:
+def _next_command(target: Path, labelled: int, group_by: str | None, *, copies: bool) -> str:
     import shlex
 
     if labelled == 0:
@@ -82,4 +82,6 @@ def _next_command(target: Path, labelled: int, group_by: str | None) -> str:
     command = ["semialign", "split", str(target), "--labelled", str(few)]
     command += ["--validation", str(validation)] if validation else []
     command += ["--test", str(test)] if test else []
-    return "next: " + shlex.join(command + (["--group-by", group_by] if group_by else []))
+    command += ["--group-by", group_by] if group_by else []
+    command += ["--group-file", str(target / "near-copies.json")] if copies else []
+    return "next: " + shlex.join(command)

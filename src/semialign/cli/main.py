@@ -75,7 +75,8 @@ def gathered(argv: Sequence[str], names: Collection[str]) -> list[str]:
     parts: list[list[str]] = [[]]
     first: dict[str, list[str]] = {}
     for argument in argv:
-        name, *value = argument.split("=", 1) if argument.startswith("--") else [""]
+        short = len(argument) == 2 and argument[0] == "-" and argument[1].isalpha()  # -n, not -1
+        name, *value = argument.split("=", 1) if argument.startswith("--") or short else [""]
         if not name:
             parts[-1].append(argument)
         elif name in names:

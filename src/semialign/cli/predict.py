@@ -27,7 +27,7 @@ class Arguments:
     checkpoint: Literal["best", "last"] = "best"
     """Which of the run's checkpoints."""
     mirror: bool = False
-    """Average over flipped images too: slower by 4 (2D) or 8 (3D), often a little better."""
+    """Average over flipped images too: slower by 2 for each axis that training flipped, 4 (2D) or 8 (3D)."""
     keep_all: bool = False
     """Keep every piece of a structure, where the plan (keep_largest) would keep the largest alone."""
     overlap: float = 0.5

@@ -14,7 +14,7 @@ import numpy as np
 
 from semialign.common.errors import UserError
 from semialign.common.files import read_json, visible_in
-from semialign.data.formats import DICOM, ENDINGS, PICTURES, ending_of, stem_of
+from semialign.data.formats import DICOM, ENDINGS, PICTURES, ending_of, holds_dicom, stem_of
 from semialign.data.grid import Grid, Image, difference
 from semialign.data.image_io import read_image
 
@@ -236,6 +236,8 @@ def _label_files(folder: Path) -> dict[str, Path]:
     for path in visible_in(folder) if folder.exists() else []:
         ending = ending_of(path)
         if ending in ("", DICOM):
+            if path.is_dir() and holds_dicom(path):
+                raise UserError(f"{path}: a DICOM folder; labels are read as {', '.join(ENDINGS)}: convert it")
             if path.suffix.lower() not in _NOTES:
                 raise UserError(f"{path}: not a label file semialign reads ({', '.join(ENDINGS)}); convert or move it")
             continue

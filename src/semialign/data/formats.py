@@ -25,6 +25,18 @@ def stem_of(path: Path) -> str:
     return name if ending in ("", DICOM) else name[: -len(ending)]
 
 
+def holds_dicom(folder: Path) -> bool:
+    """Tell whether some of a folder's first files are DICOM: much faster than sorting a series of thousands."""
+    files = (p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith("."))
+    return any(_is_dicom(path) for path, _ in zip(files, range(8), strict=False))
+
+
+def _is_dicom(path: Path) -> bool:
+    with open(path, "rb") as handle:
+        handle.seek(128)
+        return handle.read(4) == b"DICM"
+
+
 def output_ending(ending: str) -> str:
     """Return the ending a prediction is written with: the input's own, lossless where that is lossy, one file."""
     if ending in (DICOM, ".mhd"):

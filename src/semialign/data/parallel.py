@@ -39,7 +39,7 @@ def parallel(function: Callable[[T], R], tasks: Sequence[T], workers: int | None
             yield from pool.map(function, rest, chunksize=4)
         except BrokenProcessPool as error:
             raise UserError(
-                "a process that prepares died, most likely for want of memory; try --workers 1 "
+                "a process that prepares died, most likely for want of memory; try semialign prepare DATA --workers 1 "
                 "(in a script, call semialign under `if __name__ == '__main__':`)"
             ) from error
         finally:

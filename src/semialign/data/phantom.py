@@ -5,6 +5,7 @@ labels do not suffice: build, pose, contrast phase, noise and look-alikes differ
 """
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -61,16 +62,24 @@ def phantom(
     command += f" --size {' '.join(map(str, size))} --seed {seed}"
     split = replace(split, protocol=f"{command} --organs {organs}" if dimensions == 3 else f"{command} --dimensions 2")
     hidden = set(split.unlabelled) if hide_labels else set()
-    make_folder(out / "imagesTr")
-    make_folder(out / "labelsTr")
+    new = not out.exists()
     write = partial(_write_volume, organs=organs) if dimensions == 3 else _write_picture
     jobs = [
         partial(write, case, index=index, seed=seed, size=size, with_label=case.id not in hidden)
         for index, case in enumerate(plan.cases.values())
     ]
-    _run(jobs, workers or min(os.cpu_count() or 1, 8), progress)
-    # Last, so that a folder with dataset.json is a complete data set.
-    _describe(plan, split, dimensions)
+    try:
+        make_folder(out / "imagesTr")
+        make_folder(out / "labelsTr")
+        _run(jobs, workers or min(os.cpu_count() or 1, 8), progress)
+        # Last, so that a folder with dataset.json is a complete data set.
+        _describe(plan, split, dimensions)
+    except BaseException:  # a full disk, Ctrl-C: the same command works again
+        for made in ("imagesTr", "labelsTr"):
+            shutil.rmtree(out / made, ignore_errors=True)
+        if new and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
+        raise
     return out
 
 

@@ -37,6 +37,9 @@ def require_agreement(plan: Plan, fields: Mapping[str, Any], path: Any, where: s
             )
 
 
+_BY_AXIS = {"spacing", "volume_size", "patch_size", "strides", "kernels", "widths", "mirror_axes"}
+
+
 def asked_dimensions(
     fields: Mapping[str, Any], where: str, *, dimensions: int | None, pictures: bool, root: Path
 ) -> tuple[dict[str, Any], str, str]:
@@ -52,8 +55,8 @@ def asked_dimensions(
         asked = "--dimensions 3" if dimensions else where
         raise UserError(f"{asked}: {root} holds pictures, which have 2 dimensions; ask for 2, or for nothing")
     if dimensions is None:
-        # Fields for volumes, patch_size and the like, cannot be laid over a plan of slices.
-        whole = {"dimensions": 3} if fields and not pictures else {}
+        # Of such fields there is one number an axis: for volumes, they cannot be laid over a plan of slices.
+        whole = {"dimensions": 3} if fields.keys() & _BY_AXIS and not pictures else {}
         return {**whole, **fields}, where, ""
     where = f"{where} with --dimensions {dimensions}" if fields else f"--dimensions {dimensions}"
     suffix = "" if pictures or dimensions == fields.get("dimensions") else f"-{dimensions}d"

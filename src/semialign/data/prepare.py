@@ -1,5 +1,6 @@
 """Preparing a data set: check, fingerprint, plan, store. Restartable; a second run does nothing."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -142,6 +143,12 @@ def _fingerprint(dataset: Dataset, parts: Split, folder: Path, workers: int | No
     key = digest([files, which, dataset.channel_names, dataset.labels, dataset.ignore])
     if (old := _old_fingerprint(path)) is not None and old["key"] == key:
         return old
+    if old is not None and (plan := folder / "plan.yaml").exists():
+        warnings.warn(
+            f"{plan}: was made from other cases, files or parts of the split; it is used as it stands; delete it to "
+            "have it made anew, or prepare into another --output",
+            stacklevel=2,
+        )
     # Statistics come from training cases; validation cases are checked, and counted by nothing.
     bare = replace(dataset, cases={})  # a task is sent to a process: without the list of all cases
     kept = Checked(folder / "checked.jsonl")

@@ -83,6 +83,11 @@ def load_split(path: Path, dataset: Dataset) -> Split:
     for part, ids in parts.items():
         if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
             raise UserError(f'{path}: "{part}" must be a list of case ids')
+    for key, ids in value.items():
+        if key not in PARTS and isinstance(ids, list) and ids and all(case in dataset.cases for case in map(str, ids)):
+            known = {"val": "validation", "train": "labelled"}.get(key)
+            mend = f"; did you mean '{known}'?" if known else closest(key, PARTS)
+            raise UserError(f'{path}: "{key}" names cases of the data set, but is no part of a split{mend}')
     split = Split(**{part: tuple(ids) for part, ids in parts.items()}, protocol=str(value.get("protocol", path)))
     check_split(split, dataset, Path(path))
     return split
@@ -127,6 +132,8 @@ def make_split(
     case that matches go to the test too, beside the ``test`` cases that are drawn from the others. Raises
     :class:`UserError` where the labelled cases do not suffice.
     """
+    if together and not any(case in dataset.cases for group in together for case in group):
+        raise UserError(f"--group-file: none of its cases is in {dataset.root}; name the file of this data set")
     groups = _joined(_groups(dataset.cases, group_by), together)
     set_apart = _matching(dataset, groups, test_match)
     groups = [group for group in groups if not set_apart & set(group)]
@@ -162,7 +169,8 @@ def make_split(
     rule = f"semialign split --labelled {labelled} --validation {validation} --test {test} --seed {seed}"
     rule += f" --group-by '{group_by}'" if group_by else ""
     rule += f" --test-match '{test_match}'" if test_match else ""
-    rule += f", {len(together)} groups kept together" if together else ""
+    if together:
+        rule += f", {sum(len(dataset.cases.keys() & set(group)) > 1 for group in together)} groups kept together"
     return Split(**{part: tuple(sorted(ids)) for part, ids in parts.items()}, protocol=rule)
 
 

@@ -235,7 +235,7 @@ def test_command_prints_counts_groups_and_the_next_step(tmp_path: Path, capsys: 
     printed = capsys.readouterr().out
     assert "10 cases, 9 labelled, 1 unlabelled" in printed
     assert "near-copies: 1 group, 10 cases" in printed
-    assert "near-copies.json" in printed
+    assert f"--group-file '{target / 'near-copies.json'}'" in printed
     assert f"semialign split '{target}' --labelled 1" in printed
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 from PIL import Image
 
 from semialign.common.errors import UserError
@@ -56,6 +57,18 @@ def test_version_2_with_test_and_further_images(tmp_path: Path) -> None:
     assert copy.read_bytes() == (source / "imagesTr" / "x_001_0001.nii.gz").read_bytes()
     without = import_dataset("nnunet", source, tmp_path / "without", test_images=False)
     assert sorted(load_dataset(without.target).cases) == ["x_000", "x_001", "z_0000"]
+
+
+def test_headers_whose_voxels_lie_elsewhere_are_refused(tmp_path: Path) -> None:
+    source = tmp_path / "Dataset002"
+    for folder, name in (("imagesTr", "x_0000"), ("labelsTr", "x")):
+        (source / folder).mkdir(parents=True)
+        image = SimpleITK.GetImageFromArray(np.zeros((4, 5, 6), np.uint8))
+        SimpleITK.WriteImage(image, str(source / folder / f"{name}.mhd"))
+    describe(source, channel_names={"0": "T1"}, file_ending=".mhd")
+    with pytest.raises(UserError, match=r"\.mhd files keep their voxels in another; convert"):
+        import_dataset("nnunet", source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_version_1_with_numbered_labels(tmp_path: Path) -> None:

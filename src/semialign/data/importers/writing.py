@@ -111,6 +111,9 @@ def write_image(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
 
 
 def _write_case(found: FoundCase, published: Published, layout: Dataset) -> np.ndarray:
+    for ending in (published.image_ending, published.label_ending):
+        if ending == ".mhd":  # copied alone, a header without its voxels
+            raise UserError(f"{found.origin}: .mhd files keep their voxels in another; convert the set to .mha first")
     loaded = found.load()
     image = _joined(found, loaded, layout)
     for channel, part in enumerate(loaded.images):
