@@ -18,6 +18,7 @@ import torch
 import yaml
 
 from semialign.common.errors import UserError
+from semialign.evaluation.run_report import report_run
 from semialign.training.checkpoint import load_checkpoint
 
 PATIENCE = 900  # seconds; a shared machine may be slow
@@ -175,8 +176,11 @@ def _resume(data: Any, run: Path, **changes: Any) -> None:
 
 def test_a_finished_run_stays_as_it_is(finished: Path, whole: Path, tiny_2d: Any) -> None:
     before = (finished / "last.pt").read_bytes()
+    result = json.loads((finished / "result.json").read_text())
+    (finished / "result.json").write_text(json.dumps(result | {"peak_memory_bytes": 2**50}))
     _resume(tiny_2d, finished)
     assert (finished / "last.pt").read_bytes() == before
+    assert json.loads((finished / "result.json").read_text())["peak_memory_bytes"] == 2**50, "of the training"
     _require_equal(finished, whole)
 
 
@@ -273,6 +277,13 @@ def test_it_is_said_where_that_run_saw_the_test_cases(whole: Path, tmp_path: Pat
     options |= {"split": tmp_path / "other.json", "prepared": tmp_path / "prepared", "resume": False}
     with pytest.warns(UserWarning, match=f"has seen 1 of this split's test cases, such as {seen}"):
         _resume(tiny_2d, tmp_path / "run", init=whole, **options)
+
+
+def test_that_is_said_of_an_unfinished_run_too(finished: Path, tmp_path: Path, tiny_2d: Any) -> None:
+    (finished / "result.json").unlink()
+    assert json.loads((finished / "data.json").read_text())["root"] == str(tiny_2d.raw.resolve())
+    with pytest.raises(UserError, match=r"not finished; .*--resume"):
+        report_run(finished)
 
 
 def test_weights_of_another_method_are_refused_and_leave_no_run(whole: Path, tmp_path: Path, tiny_2d: Any) -> None:

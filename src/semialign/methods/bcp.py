@@ -28,7 +28,7 @@ class CopyPasteSettings:
     dice: str = "per-sample"
     """``per-sample`` (linear, of each sample and class; left atrium) or ``batch`` (squared denominators; ACDC)."""
     ema_decay: float | None = None
-    """Of the teacher's weights (default: 1 - 25/steps, from 0.9 to 0.999); lower at first: ``min(1 - 1/(t+1), it)``."""
+    """Of the teacher's weights (default: 1 - 25/steps, from 0.9 to 0.999); lower at first: ``min(1 - 1/(t+2), it)``."""
     predict_with: str = "student"
     """``teacher`` or ``student``."""
 

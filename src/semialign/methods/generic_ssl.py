@@ -38,7 +38,7 @@ class GenericSettings:
     strong: bool = False
     """Whether the networks see their unlabelled patches under strong intensity augmentation."""
     ema_decay: float | None = None
-    """Of what predicts (default: 1 - 25/steps, from 0.9 to 0.999); lower at first: ``min(1 - 1/(t+1), it)``."""
+    """Of what predicts (default: 1 - 25/steps, from 0.9 to 0.999); lower at first: ``min(1 - 1/(t+2), it)``."""
 
 
 class GenericSSL(Method):

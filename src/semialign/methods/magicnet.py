@@ -41,7 +41,7 @@ class MagicNetSettings:
     noise: float = 0.1
     """Standard deviation of the noise the teacher's image gets, clamped at twice that."""
     ema_decay: float | None = None
-    """Of the teacher's weights (default: 1 - 25/steps, from 0.9 to 0.999); lower at first: ``min(1 - 1/(t+1), it)``."""
+    """Of the teacher's weights (default: 1 - 25/steps, from 0.9 to 0.999); lower at first: ``min(1 - 1/(t+2), it)``."""
     predict_with: str = "student"
     """``teacher`` or ``student``."""
 

@@ -35,7 +35,7 @@ class MeanTeacherSettings:
     lean: bool | None = None
     """Whether unlabelled patches, once they count, take the place of half of the labelled ones (default: in 3D)."""
     mix: float | None = None
-    """Probability that a cuboid comes from another patch, target and all: CutMix (default: pictures 1, volumes 0)."""
+    """Probability that a cuboid comes from another patch, target and all: CutMix (default: 1, volumes 0)."""
     strong: bool = True
     """Whether the student sees its unlabelled patches under strong intensity augmentation."""
     flips: bool | None = None
@@ -43,7 +43,7 @@ class MeanTeacherSettings:
     noise: float = 0.1
     """Standard deviation of the noise the teacher's image gets, clamped at twice that."""
     ema_decay: float | None = None
-    """Of the teacher's weights (default: 1 - 25/steps, from 0.9 to 0.999); lower at first: ``min(1 - 1/(t+1), it)``."""
+    """Of the teacher's weights (default: 1 - 25/steps, from 0.9 to 0.999); lower at first: ``min(1 - 1/(t+2), it)``."""
     predict_with: str = "teacher"
     """``teacher`` or ``student``."""
 

@@ -23,6 +23,8 @@ class UncertaintyAwareSettings(MeanTeacherSettings):
     """As the mean teacher's."""
     consistency: str = "squared-error"
     """As the mean teacher's."""
+    confidence: float = 0.9
+    """Of no use here: the entropy of the mean of ``passes`` tells where the teacher counts."""
     lean: bool | None = False
     """As the mean teacher's."""
     mix: float | None = 0.0

@@ -16,6 +16,7 @@ def resolve(
     Raises :class:`UserError` for an unknown method, recipe, plug-in or key, with the nearest name.
     """
     from semialign.methods.base import NoSettings, method_class, plugin_class
+    from semialign.methods.ranges import require_in_range
     from semialign.recipes.load import ASIDE, load_recipe, settings_of
 
     said = settings_of(load_recipe(recipe)) if recipe else {}
@@ -46,7 +47,9 @@ def resolve(
     for plugin in plugins:
         if not isinstance(values.get(plugin, {}), Mapping):
             raise UserError(f"{plugin}: must hold keys, such as --set {plugin}.weight=0.5, not {values[plugin]!r}")
-    own = to_mapping(from_mapping(kind.Settings, {k: v for k, v in values.items() if k in of_method}, name))
+    settings_of_method: Any = from_mapping(kind.Settings, {k: v for k, v in values.items() if k in of_method}, name)
+    require_in_range(settings_of_method)  # before scans are prepared, which may take hours
+    own = to_mapping(settings_of_method)
     its = {
         p: to_mapping(from_mapping(getattr(plugin_class(p), "Settings", NoSettings), values.get(p, {}), p))
         for p in plugins

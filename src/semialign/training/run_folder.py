@@ -86,6 +86,7 @@ def begin_run(run: Path, ready: Prepared, described: dict[str, Any], *, resumed:
         left.unlink()
     if not resumed:
         write_split(run / "split.json", ready.split)
+        write_json(run / "data.json", {"name": ready.dataset.name, "root": str(ready.dataset.root.resolve())})
         write_yaml(run / "config.yaml", described)
 
 
@@ -112,9 +113,14 @@ def open_run(run: Path, described: dict[str, Any], resume: bool) -> dict[str, An
         _require_same_data(before, described, config)
         described.update(before)
         return None
-    if last.exists() or (run / "config.yaml").exists():
-        raise UserError(f"{run}: holds a run already; add --resume to go on with it, or choose another --output")
+    require_no_run(run)
     return None
+
+
+def require_no_run(run: Path) -> None:
+    """Raise :class:`UserError` where ``run`` holds a run already."""
+    if (run / "last.pt").exists() or (run / "config.yaml").exists():
+        raise UserError(f"{run}: holds a run already; add --resume to go on with it, or choose another --output")
 
 
 def _require_same_data(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
@@ -132,10 +138,17 @@ def peak_memory() -> int | None:
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024))
 
 
+def _larger(*values: int | None) -> int | None:
+    return max((value for value in values if value is not None), default=None)
+
+
 def finish_run(run: Path, ready: Prepared, place: Any, described: dict[str, Any], *, on_gpu: bool) -> None:
-    """Write what the run came to: fingerprint, where its data lie, time, memory and versions."""
+    """Write what the run came to: fingerprint, where its data lie by now, time, memory and versions."""
     import torch
 
+    # A run that was finished, and resumed, trains nothing more: this process held less than that which trained.
+    before = read_json(run / "result.json") if (run / "result.json").exists() else {}
+    gpu = torch.cuda.max_memory_allocated() if on_gpu else None
     write_json(run / "fingerprint.json", ready.fingerprint)
     write_json(run / "data.json", {"name": ready.dataset.name, "root": str(ready.dataset.root.resolve())})
     write_json(
@@ -145,8 +158,8 @@ def finish_run(run: Path, ready: Prepared, place: Any, described: dict[str, Any]
             "steps": place.steps_done,
             "training_seconds": round(place.seconds, 2),
             "best_validation_dice": place.best if place.best >= 0 else None,
-            "peak_memory_bytes": peak_memory(),
-            "peak_gpu_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
+            "peak_memory_bytes": _larger(peak_memory(), before.get("peak_memory_bytes")),
+            "peak_gpu_bytes": _larger(gpu, before.get("peak_gpu_bytes")),
             "versions": {"semialign": __version__, "torch": torch.__version__, "python": platform.python_version()},
         },
     )

@@ -20,6 +20,7 @@ from semialign.training.run_folder import (
     describe_run,
     finish_run,
     open_run,
+    require_no_run,
     require_same_split,
     started_with,
     starting_checkpoint,
@@ -77,6 +78,8 @@ def train(
         dimensions=dimensions,
         accept=lambda plan: require_dimensions(name, plan.dimensions),
     )
+    if output and not resume:
+        require_no_run(Path(output))  # before scans are prepared, which may take hours
     ready = _prepare_once(fabric, preparing, say)
     run = (
         Path(output)
