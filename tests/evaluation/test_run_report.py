@@ -113,7 +113,7 @@ def test_an_image_that_was_mended_is_predicted_anew(run: Path, tmp_path: Path) -
     assert (run / "validation" / "g.nii.gz").read_bytes() != before
 
 
-def test_a_mistake_deletes_nothing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_deletes_nothing(run: Path) -> None:
     report_run(run, accelerator="cpu")
     kept = sorted(run.rglob("*"))
     with pytest.raises(UserError, match=r"checkpoint 'lst'.*did you mean 'last'"):

@@ -37,7 +37,7 @@ def require_agreement(plan: Plan, fields: Mapping[str, Any], path: Any, where: s
             )
 
 
-_BY_AXIS = {"spacing", "volume_size", "patch_size", "strides", "kernels", "widths", "mirror_axes"}
+_OF_A_FORM = {"spacing", "volume_size", "patch_size", "strides", "kernels", "widths", "mirror_axes"}
 
 
 def asked_dimensions(
@@ -55,8 +55,8 @@ def asked_dimensions(
         asked = "--dimensions 3" if dimensions else where
         raise UserError(f"{asked}: {root} holds pictures, which have 2 dimensions; ask for 2, or for nothing")
     if dimensions is None:
-        # Of such fields there is one number an axis: for volumes, they cannot be laid over a plan of slices.
-        whole = {"dimensions": 3} if fields.keys() & _BY_AXIS and not pictures else {}
+        # Such fields have a number for each axis or level: those for volumes do not fit a plan of slices.
+        whole = {"dimensions": 3} if fields.keys() & _OF_A_FORM and not pictures else {}
         return {**whole, **fields}, where, ""
     where = f"{where} with --dimensions {dimensions}" if fields else f"--dimensions {dimensions}"
     suffix = "" if pictures or dimensions == fields.get("dimensions") else f"-{dimensions}d"

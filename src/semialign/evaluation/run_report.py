@@ -15,6 +15,7 @@ from semialign.evaluation.report import PictureCase, Report, write_report
 from semialign.evaluation.report_cases import chosen, picture_case
 from semialign.evaluation.report_tables import human
 from semialign.evaluation.run_scores import Scored, score_part
+from semialign.training.run_folder import require_finished
 
 Say = Callable[[str, int, int], None]
 REPORTABLE = ("validation", "test", "labelled")
@@ -49,8 +50,7 @@ def report_run(
 
 def run_data(run: Path) -> Path:
     """Return the data set's folder of a finished run. Raises :class:`UserError` where it has moved, or is none."""
-    if (run / "config.yaml").exists() and not (run / "result.json").exists():
-        raise UserError(f"{run}: this run is not finished; go on with it by semialign train ... --resume")
+    require_finished(run)
     if not (run / "data.json").exists():
         inner = run / "evaluation"
         also = f"; did you mean {inner}?" if (inner / "summary.json").exists() else ""

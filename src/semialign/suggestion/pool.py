@@ -8,6 +8,7 @@ from semialign.common.files import read_json
 from semialign.data.dataset import Case, Dataset, case_from_files, load_dataset
 from semialign.data.splits import Split, load_split, read_split_file
 from semialign.inference.inputs import find_cases
+from semialign.training.run_folder import require_finished
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,7 @@ def pool_of(run: Path, data: Path | None, *, channels: int) -> Pool:
     them, a data set (see :func:`~semialign.inference.inputs.find_cases`). Raises :class:`UserError` for a folder that
     is no finished run, and where there is nothing to choose from.
     """
-    if (run / "config.yaml").exists() and not (run / "result.json").exists():
-        raise UserError(f"{run}: this run is not finished; go on with it by semialign train ... --resume")
+    require_finished(run)
     about = read_json(run / "data.json")
     root = Path(data) if data is not None else Path(about["root"])
     if not root.exists():

@@ -86,8 +86,18 @@ def begin_run(run: Path, ready: Prepared, described: dict[str, Any], *, resumed:
         left.unlink()
     if not resumed:
         write_split(run / "split.json", ready.split)
-        write_json(run / "data.json", {"name": ready.dataset.name, "root": str(ready.dataset.root.resolve())})
+        _write_place_of_data(run, ready)
         write_yaml(run / "config.yaml", described)
+
+
+def _write_place_of_data(run: Path, ready: Prepared) -> None:
+    write_json(run / "data.json", {"name": ready.dataset.name, "root": str(ready.dataset.root.resolve())})
+
+
+def require_finished(run: Path) -> None:
+    """Raise :class:`UserError` for a run that began and has not ended; what is no run at all passes."""
+    if (run / "config.yaml").exists() and not (run / "result.json").exists():
+        raise UserError(f"{run}: this run is not finished; go on with it by semialign train ... --resume")
 
 
 def open_run(run: Path, described: dict[str, Any], resume: bool) -> dict[str, Any] | None:
@@ -150,7 +160,7 @@ def finish_run(run: Path, ready: Prepared, place: Any, described: dict[str, Any]
     before = read_json(run / "result.json") if (run / "result.json").exists() else {}
     gpu = torch.cuda.max_memory_allocated() if on_gpu else None
     write_json(run / "fingerprint.json", ready.fingerprint)
-    write_json(run / "data.json", {"name": ready.dataset.name, "root": str(ready.dataset.root.resolve())})
+    _write_place_of_data(run, ready)
     write_json(
         run / "result.json",
         {
