@@ -4,7 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from semialign.evaluation.benchmark_machine import CaseClock, count_parameters
+import pytest
+
+from semialign.evaluation.benchmark_machine import CaseClock, count_parameters, machine_name
 from semialign.inference.model import load_trained
 
 
@@ -24,3 +26,10 @@ def test_seconds_a_case_leave_out_loading_and_cases_of_before(monkeypatch) -> No
         clock(what, done, 6)
     assert clock.seconds == 2.0
     assert len(heard) == 5
+
+
+@pytest.mark.parametrize(("has", "word"), [(True, "with"), (False, "without")])
+def test_a_processor_says_whether_it_has_bfloat16(monkeypatch: pytest.MonkeyPatch, has: bool, word: str) -> None:
+    monkeypatch.setattr("semialign.inference.model.has_bfloat16", lambda device: has)
+    monkeypatch.setattr("semialign.evaluation.benchmark_machine.os.sched_getaffinity", lambda pid: {0}, raising=False)
+    assert machine_name("cpu").endswith(f" processor {word} bfloat16, 1 core")
